@@ -1,0 +1,31 @@
+# Two commands for a new user: `make tutorial` and `make test`. Each sets up what it needs first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: tutorial test setup build clean
+
+tutorial: setup  ## run every notebook on drawn data; ends with the path of index.html
+	$(BIN)/resnet-tutorial run
+
+test: setup  ## generated files, style, unit tests, notebooks as tests, notebooks through papermill
+	$(BIN)/resnet-tutorial build --check
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 timeout 1200 $(BIN)/nbdev_test --n_workers 2
+	$(BIN)/resnet-tutorial run --params recipes/quick.yaml --out runs/quick --budget 300
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed, this is %s' % sys.version.split()[0])"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip check
+	touch $@
+
+build: setup  ## generate the library, the tests and the README from the notebooks
+	$(BIN)/resnet-tutorial build
+
+clean:  ## remove the environment and everything that runs left behind
+	rm -rf $(VENV) runs
