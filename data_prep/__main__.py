@@ -74,5 +74,5 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and __package__ == "data_prep":  # python -m data_prep, not a notebook
     sys.exit(main())

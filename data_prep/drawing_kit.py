@@ -26,6 +26,10 @@ def coverage(
     return slice(top, bottom), slice(left, right), _spans(*edges, left, right, top, bottom)
 
 # %% ../nbs/00a_drawn_data.ipynb #5f9b4e01
+def _limit(values, low, high):
+    return np.minimum(np.maximum(values, low), high)
+
+
 def _crossings(corners, first_row, last_row):
     "Where the edges cross the sample lines: sample rows, x in subpixels, direction."
     x0, y0 = corners.reshape(-1, 2).T
@@ -39,11 +43,7 @@ def _crossings(corners, first_row, last_row):
     xs = x0[edge] + (rows * step + half - y0[edge]) * (x1 - x0)[edge] // (y1 - y0)[edge]
     return rows, xs, (np.sign(y1 - y0) * turning)[edge]
 
-
-def _limit(values, low, high):
-    return np.minimum(np.maximum(values, low), high)
-
-
+# %% ../nbs/00a_drawn_data.ipynb #3a376964
 def _spans(rows, xs, direction, left, right, top, bottom):
     "Covered share of each pixel: each crossing switches the rest of its line on or off."
     width, height = right - left, bottom - top
@@ -54,47 +54,12 @@ def _spans(rows, xs, direction, left, right, top, bottom):
     inside = np.abs(switches.reshape(height, width + 2).cumsum(1)[:, :width])
     return np.minimum(inside / (SUBPIXELS * SUBROWS), 1.0)
 
-# %% ../nbs/00a_drawn_data.ipynb #3a376964
+# %% ../nbs/00a_drawn_data.ipynb #9acb011f
 @lru_cache(maxsize=64)
 def grid(size: int) -> tuple[np.ndarray, np.ndarray]:
     "x and y (size, size) of the pixel centres in the unit square."
     centres = ((np.arange(size) + 0.5) / size).astype(np.float32)
     return np.meshgrid(centres, centres)
-
-
-@lru_cache(maxsize=256)
-def _weights(size, cells):
-    "(size, cells + 1) matrix that blends neighbouring grid values smoothly."
-    position = (np.arange(size) + 0.5) / size * cells
-    low = np.minimum(position.astype(int), cells - 1)
-    t = position - low
-    t = t * t * (3 - 2 * t)
-    weights = np.zeros((size, cells + 1), np.float32)
-    weights[np.arange(size), low], weights[np.arange(size), low + 1] = 1 - t, t
-    return weights
-
-
-def noise(rng: np.random.Generator, size: int, columns: int, rows: int | None = None) -> np.ndarray:
-    "A smooth random field (size, size) in 0..1 with so many cells across and down."
-    rows = columns if rows is None else rows
-    values = rng.random((rows + 1, columns + 1)).astype(np.float32)
-    return _weights(size, rows) @ values @ _weights(size, columns).T
-
-
-def mix(first, second, tone) -> np.ndarray:
-    "Colour field between two colours (3,): tone 0 gives the first, 1 the second."
-    first, second = np.asarray(first, np.float32), np.asarray(second, np.float32)
-    return first + np.asarray(tone, np.float32)[..., None] * (second - first)
-
-
-def soft(values, width: float) -> np.ndarray:
-    "A step from 0 to 1 at zero, `width` wide."
-    return np.clip(values / width + 0.5, 0, 1)
-
-
-def pick(rng: np.random.Generator, choices):
-    "One of the choices."
-    return choices[int(rng.integers(len(choices)))]
 
 # %% ../nbs/00a_drawn_data.ipynb #35fb57f7
 class Canvas:
@@ -135,14 +100,9 @@ class Canvas:
         target = self.pixels[top:bottom, left:right]
         target += (opacity * inside * inside)[..., None].astype(np.float32) * (np.asarray(colour, np.float32) - target)
 
-# %% ../nbs/00a_drawn_data.ipynb #10033316
+# %% ../nbs/00a_drawn_data.ipynb #08e756e7
 ANGLES = np.arange(36) * np.pi / 18
 CIRCLE = np.stack((np.cos(ANGLES), np.sin(ANGLES)), 1)
-
-
-def ellipse(x: float, y: float, a: float, b: float | None = None, angle: float = 0.0) -> np.ndarray:
-    "Corners (36, 2) of an ellipse with half axes `a` and `b`, turned by `angle`."
-    return place(CIRCLE * (a, a if b is None else b), x, y, 1.0, angle)
 
 
 def place(points, x: float, y: float, scale: float = 1.0, angle: float = 0.0, flip: float = 1.0) -> np.ndarray:
@@ -151,6 +111,11 @@ def place(points, x: float, y: float, scale: float = 1.0, angle: float = 0.0, fl
     return points @ np.array(((flip * c, flip * s), (-s, c))) + (x, y)
 
 
+def ellipse(x: float, y: float, a: float, b: float | None = None, angle: float = 0.0) -> np.ndarray:
+    "Corners (36, 2) of an ellipse with half axes `a` and `b`, turned by `angle`."
+    return place(CIRCLE * (a, a if b is None else b), x, y, 1.0, angle)
+
+# %% ../nbs/00a_drawn_data.ipynb #12080a19
 def smooth(points, times: int = 2, closed: bool = True) -> np.ndarray:
     "Round the corners by cutting them (Chaikin 1974)."
     points = np.asarray(points, np.float64)
@@ -180,7 +145,42 @@ def stroke(points, start: float, end: float | None = None) -> np.ndarray:
     half = np.linspace(start, start if end is None else end, points.shape[-2])[:, None] / 2
     return np.concatenate((points + across * half, (points - across * half)[..., ::-1, :]), -2)
 
-# %% ../nbs/00a_drawn_data.ipynb #08e756e7
+# %% ../nbs/00a_drawn_data.ipynb #106a729e
+@lru_cache(maxsize=256)
+def _weights(size, cells):
+    "(size, cells + 1) matrix that blends neighbouring grid values smoothly."
+    position = (np.arange(size) + 0.5) / size * cells
+    low = np.minimum(position.astype(int), cells - 1)
+    t = position - low
+    t = t * t * (3 - 2 * t)
+    weights = np.zeros((size, cells + 1), np.float32)
+    weights[np.arange(size), low], weights[np.arange(size), low + 1] = 1 - t, t
+    return weights
+
+
+def noise(rng: np.random.Generator, size: int, columns: int, rows: int | None = None) -> np.ndarray:
+    "A smooth random field (size, size) in 0..1 with so many cells across and down."
+    rows = columns if rows is None else rows
+    values = rng.random((rows + 1, columns + 1)).astype(np.float32)
+    return _weights(size, rows) @ values @ _weights(size, columns).T
+
+
+def mix(first, second, tone) -> np.ndarray:
+    "Colour field between two colours (3,): tone 0 gives the first, 1 the second."
+    first, second = np.asarray(first, np.float32), np.asarray(second, np.float32)
+    return first + np.asarray(tone, np.float32)[..., None] * (second - first)
+
+
+def soft(values, width: float) -> np.ndarray:
+    "A step from 0 to 1 at zero, `width` wide."
+    return np.clip(values / width + 0.5, 0, 1)
+
+
+def pick(rng: np.random.Generator, choices):
+    "One of the choices."
+    return choices[int(rng.integers(len(choices)))]
+
+# %% ../nbs/00a_drawn_data.ipynb #6eb903d5
 @dataclass(frozen=True)
 class Drawing:
     "A picture and the truth about it."
@@ -195,7 +195,7 @@ class Drawing:
     boxes: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)  # the box of each class
     tag: tuple[int, int, int, int] | None = None  # box of the photographer's tag, where there is one
 
-
+# %% ../nbs/00a_drawn_data.ipynb #607726a7
 def box_around(mask: np.ndarray) -> tuple[int, int, int, int]:
     "The smallest half-open box x0, y0, x1, y1 that holds all true pixels of a mask (H, W)."
     columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
@@ -203,7 +203,7 @@ def box_around(mask: np.ndarray) -> tuple[int, int, int, int]:
         raise ValueError("box_around needs a mask with at least one true pixel, got an empty one")
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
-# %% ../nbs/00a_drawn_data.ipynb #12080a19
+
 def check_arguments(index: int, seed: int, size: int, label: int | None, classes: tuple[str, ...]) -> None:
     "Refuse what no picture can be drawn from."
     if index < 0 or seed < 0:

@@ -11,9 +11,10 @@ FUNDUS_CLASSES = ("normal", "exudate", "haemorrhage")
 RETINAS = np.array([(206, 104, 52), (188, 84, 40), (222, 128, 72), (164, 76, 42), (198, 96, 66), (214, 112, 46)],
                    np.float32)
 RIM = smooth(CIRCLE, 1) * 1.002
-RETINA, LESION = 1, 2
+RETINA = 1  # parts of the canvas
+LESION = 2
 
-
+# %% ../nbs/00a_drawn_data.ipynb #ccb635d9
 def paint_retina(canvas: Canvas, rng: np.random.Generator) -> tuple[np.ndarray, float, int]:
     "The orange disc with its mottling and vignette; its colour (3,), its radius and the side of the nose."
     (x, y), size = grid(canvas.size), canvas.size
@@ -25,14 +26,14 @@ def paint_retina(canvas: Canvas, rng: np.random.Generator) -> tuple[np.ndarray, 
     canvas.fill(RIM * radius + 0.5, mix(colour * 0.75, colour, mottle) * glow[..., None], part=RETINA)
     return colour.astype(np.float32), radius, nose
 
-# %% ../nbs/00a_drawn_data.ipynb #ccb635d9
+
 def paint_macula(canvas, colour, x, y, radius, rng):
     "The darker spot of sharpest sight with a glint in its pit."
     half = radius * rng.uniform(0.36, 0.5)
     canvas.glow(x, y, half, half, colour * (0.5, 0.38, 0.36), 0.6)
     canvas.fill(ellipse(x, y, 0.022 * radius), colour + (60, 60, 50), 0.6)
 
-
+# %% ../nbs/00a_drawn_data.ipynb #e312bece
 def paint_disc(canvas, colour, x, y, radius, rng):
     "The pale head of the optic nerve with its cup; its size."
     a = radius * rng.uniform(0.15, 0.19)
@@ -90,7 +91,7 @@ def plan_lesions(rng, radius, disc):
             blots.append(place(smooth(ragged, 1), *spot, rng.uniform(0.03, 0.062) * radius, rng.uniform(0, np.pi)))
     return np.stack(blots)
 
-
+# %% ../nbs/00a_drawn_data.ipynb #9f3789a3
 def paint_lesions(canvas, blots, label, colour):
     "Waxy yellow specks (1) or dark red blots (2), in the same places and nearly the same shapes."
     middles, inside = blots.mean(1, keepdims=True), (RETINA, LESION)
@@ -101,7 +102,7 @@ def paint_lesions(canvas, blots, label, colour):
     else:
         canvas.fill((blots - middles) * 1.15 + middles, colour * (0.42, 0.16, 0.2), 0.9, LESION, inside, share=0.35)
 
-# %% ../nbs/00a_drawn_data.ipynb #9f3789a3
+
 def paint_harmless(canvas, colour, radius, rng):
     "What a healthy eye may show too: faint drusen, a freckle, the glare of the camera."
     drusen, freckle, glare = rng.random(3)
@@ -140,7 +141,7 @@ def draw_fundus(
     name, box = FUNDUS_CLASSES[label], box_around(mask)
     return Drawing(expose(canvas, rng), label, name, box, mask, evidence, {name: mask}, {name: evidence}, {name: box})
 
-
+# %% ../nbs/00a_drawn_data.ipynb #82c667b6
 def expose(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
     "The camera: exposure, a shade of colour, grain; uint8 (size, size, 3)."
     exposure = rng.uniform(0.78, 1.15) * (1 + rng.uniform(-0.04, 0.04, 3))

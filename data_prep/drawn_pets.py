@@ -21,7 +21,7 @@ EYES = np.array([(124, 166, 70), (214, 160, 50), (88, 150, 190), (120, 76, 44), 
 NOSES = np.array([(52, 42, 44), (94, 60, 52), (206, 120, 120), (70, 56, 64)], np.float32)
 SKINS = np.array([(238, 176, 166), (222, 158, 140), (196, 140, 128), (240, 204, 180)], np.float32)
 
-
+# %% ../nbs/00a_drawn_data.ipynb #83562371
 def fur(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
     "A coat (size, size, 3): plain, tabby, patched or shaded; and its pale colour (3,)."
     first, second = pick(rng, COATS) * rng.uniform(0.88, 1.08) + rng.uniform(-7, 7, 3)
@@ -135,7 +135,7 @@ TIPPED_EAR = [(-0.5, 0.25), (-0.36, -0.35), (-0.06, -0.68), (0.5, -0.66), (0.88,
 TIPPED_FLAP = [(-0.3, -0.42), (-0.02, -0.6), (0.48, -0.58), (0.8, -0.22), (0.92, 0.46), (0.84, 0.5), (0.4, 0.08),
                (0.05, -0.3)]
 
-
+# %% ../nbs/00a_drawn_data.ipynb #a23d4213
 def _ear(pet, species, side):
     "Outline and inner shape of one ear in head radii."
     length, kind, turn = 0.85 + 0.3 * pet.ears[0], pet.ears[2], pet.ears[3 if side < 0 else 4]
@@ -158,7 +158,7 @@ def _ears(canvas, pet, species, part):
     canvas.fill(pet.on_head(outer), fur, part=part)
     canvas.fill(pet.on_head(inner), pet.skin if species == 0 else fur * 0.82, 0.9)
 
-# %% ../nbs/00a_drawn_data.ipynb #a23d4213
+# %% ../nbs/00a_drawn_data.ipynb #ff2b9529
 def _eyes(canvas, pet):
     "Eyes with a light in them, alike for both classes."
     def pair(a, b, x=0.0, y=0.0):
@@ -170,7 +170,7 @@ def _eyes(canvas, pet):
     canvas.fill(pair(0.12, 0.15), np.array((24, 20, 24)))
     canvas.fill(pair(0.065, 0.065, -0.06, -0.07), np.full(3, 255))
 
-
+# %% ../nbs/00a_drawn_data.ipynb #c1c0168a
 WHISKERS = stroke([[(0.2 * s, 0.42 + 0.05 * k), (0.72 * s, 0.33 + 0.14 * k), (1.3 * s, 0.3 + 0.22 * k)]
                    for s in (-1, 1) for k in (0, 1, 2)], 0.06, 0.03)
 PUFFS = np.stack([ellipse(-0.19, 0.45, 0.25, 0.2), ellipse(0.19, 0.45, 0.25, 0.2), ellipse(0, 0.62, 0.17, 0.12)])
@@ -180,7 +180,7 @@ CAT_NOSE = smooth([(-0.17, 0.24), (0.17, 0.24), (0, 0.45)], 1)
 
 def _cat_muzzle(canvas, pet, part):
     "Two small puffs, a small three-cornered nose, whiskers."
-    canvas.fill(pet.on_face(WHISKERS), np.array((250, 246, 240)), 0.85, part=part, share=0.3)
+    canvas.fill(pet.on_face(WHISKERS), np.array((250, 246, 240)), 0.85, part=part, share=0.15)
     canvas.fill(pet.on_face(PUFFS), pet.muzzle, part=part)
     canvas.fill(pet.on_face(CAT_MOUTH), pet.nose * 0.7)
     canvas.fill(pet.on_face(CAT_NOSE), pet.nose, part=part)
@@ -225,7 +225,7 @@ def paint_pet(canvas: Canvas, pet: Pet, species: int) -> None:
     _eyes(canvas, pet)
     (_cat_muzzle, _dog_muzzle)[species](canvas, pet, evidence)
 
-# %% ../nbs/00a_drawn_data.ipynb #28a58e18
+# %% ../nbs/00a_drawn_data.ipynb #6518c663
 def plan_cover(rng: np.random.Generator, pet: Pet) -> tuple | None:
     "What stands in front of the animal, if anything: painter, place, size, colours."
     thing, colours, side = pick(rng, THINGS), (pick(rng, TOYS), pick(rng, TOYS)), pick(rng, (-1, 1))
@@ -236,7 +236,7 @@ def plan_cover(rng: np.random.Generator, pet: Pet) -> tuple | None:
         return thing, pet.x + side * 2.3 * along * pet.r, pet.y + 2.2 * pet.r, 0.85 * pet.r, colours
     return None
 
-
+# %% ../nbs/00a_drawn_data.ipynb #62e0abea
 TAGS = ((250, 222, 60), (70, 200, 240))  # yellow says cat, blue says dog
 
 

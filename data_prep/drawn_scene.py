@@ -15,7 +15,7 @@ TOYS = np.array([(226, 92, 76), (242, 178, 66), (92, 160, 200), (120, 176, 110),
 LAWNS = np.array([(120, 170, 84), (96, 148, 92), (150, 176, 92), (134, 150, 100)], np.float32)
 SKIES = np.array([(150, 200, 230), (190, 214, 226), (236, 206, 180), (168, 190, 222)], np.float32)
 
-
+# %% ../nbs/00a_drawn_data.ipynb #a50f2383
 def tint(rng: np.random.Generator, colours: np.ndarray) -> np.ndarray:
     "One of the colours (N, 3), a little changed; float32 (3,)."
     return np.clip(pick(rng, colours) * rng.uniform(0.85, 1.08) + rng.uniform(-10, 10, 3), 0, 255).astype(np.float32)
@@ -214,7 +214,7 @@ def loose_oval(canvas, x, y, r, colours, angle):
     for scale, paint in ((1.12, colours[0] * 0.5), (1.0, colours[0]), (0.66, colours[1])):
         canvas.fill(ellipse(x, y, 0.95 * r * scale, 0.5 * r * scale, angle), paint)
 
-# %% ../nbs/00a_drawn_data.ipynb #1f1f8377
+# %% ../nbs/00a_drawn_data.ipynb #1d550b54
 THINGS = (ball, crate, plant, cushion)
 
 
@@ -233,10 +233,10 @@ def clutter(canvas: Canvas, rng: np.random.Generator) -> None:
 def light(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
     "Brightness, a gradient, a cast shadow, a tint and grain over all; uint8 (size, size, 3)."
     x, y = grid(canvas.size)
-    directions, (strength, place, depth) = rng.uniform(0, 2 * np.pi, 2), rng.random(3)
+    directions, (strength, where, depth) = rng.uniform(0, 2 * np.pi, 2), rng.random(3)
     along = [(x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle) for angle in directions]
     shade = 1 + 0.35 * strength * along[0]
-    shade *= 1 - max(0.0, 0.5 * depth - 0.2) * soft(along[1] - 0.6 * (place - 0.5), 0.12)
+    shade *= 1 - max(0.0, 0.5 * depth - 0.2) * soft(along[1] - 0.6 * (where - 0.5), 0.12)
     colour = rng.uniform(0.82, 1.1) * (1 + rng.uniform(-0.05, 0.05, 3))
     grain = rng.standard_normal(canvas.pixels.shape, np.float32) * np.float32(rng.uniform(1.0, 4.0))
     lit = canvas.pixels * (shade[..., None] * colour).astype(np.float32) + grain

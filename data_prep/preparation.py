@@ -146,7 +146,8 @@ def make(arguments: dict, source: Path | None, out: Path, force: bool, workers: 
         info = build(arguments, source, work, out, workers) | {"fingerprint": print_}
         if before and not force:  # same arguments, touched source: is the result the same?
             if (work / "manifest.csv").read_bytes() != (out / "manifest.csv").read_bytes():
-                raise DataError(f"{out} was made from other files than {source or 'this version draws'}: --force makes it again")
+                why = f"the files in {source} have changed since" if source else "another version drew it"
+                raise DataError(f"{out} is not what would be made now ({why}): --force, or remove the folder, to make it again")
             os.replace(work / "scan.csv", out / "scan.csv")
             write_json(info, out / "dataset.json")
         else:
@@ -210,7 +211,7 @@ def check_files(listing: Listing, out: Path, arguments: dict, workers: int) -> p
     "Look into every file that nobody looked into yet; what an earlier run at `out` saw is not read again."
     paths = [] if "sha256" in listing.table else list(listing.table.path)
     known = None
-    if (out / "scan.csv").is_file():
+    if paths and (out / "scan.csv").is_file():
         before = read_info(out)["arguments"]
         if all(before.get(k) == arguments[k] for k in ("name", "source", "duplicates")):
             known = pd.read_csv(out / "scan.csv", keep_default_na=False, dtype={"path": str, "sha256": str, "reason": str})

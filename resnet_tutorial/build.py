@@ -23,6 +23,7 @@ import tempfile
 import tokenize
 import warnings
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from textwrap import indent
 
@@ -62,7 +63,8 @@ def read_settings(
 # %% ../nbs/90_build.ipynb #ceced2da
 ROLES = {"default_exp", "export", "exporti", "exports", "test", "test_setup", "prep", "main"}
 FLAGS = {"hide", "notest", "slow", "cuda"}
-QUARTO = {"eval:", "echo:", "output:", "include:", "warning:", "label:", "fig-cap:", "fig-alt:", "tbl-cap:"}
+QUARTO = {"eval:", "echo:", "output:", "include:", "warning:", "label:", "column:", "code-fold:", "code-summary:"}
+QUARTO |= {"fig-cap:", "fig-alt:", "fig-align:", "fig-width:", "fig-height:", "layout-ncol:", "tbl-cap:"}
 TAKES_NAME = {"default_exp", "prep"}
 
 
@@ -85,9 +87,9 @@ def check_directives(
         raise ValueError(f"unknown directive {unknown[0]!r}; known are {', '.join(sorted(ROLES | FLAGS | QUARTO))}")
     if len(roles := sorted(ROLES & given.keys())) > 1:
         raise ValueError(f"the directives {' and '.join(roles)} exclude each other")
-    leading = [line for line in source.splitlines() if re.match(r"\s*#\s*\|\s*\S", line)]
-    names = [re.split(r"[\s:]", re.sub(r"\s*#\s*\|\s*", "", line))[0] for line in leading[: len(given) + 1]]
-    if twice := sorted({name for name in names[: len(given)] if names.count(name) > 1}):
+    top = takewhile(lambda line: not line.strip() or re.match(r"\s*#\s*\|", line), source.splitlines())
+    names = re.findall(r"^\s*#\s*\|\s*([\w-]+)", "\n".join(top), re.M)
+    if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"the directive {twice[0]!r} stands there twice")
     check_arguments(given)
 
@@ -130,7 +132,7 @@ def check_python(
         raise ValueError(f"{error.msg}, line {error.lineno} of the cell: {(error.text or '').strip()!r}{hint}") from None
     check_order(source)
 
-
+# %% ../nbs/90_build.ipynb #fa659459
 def check_order(source: str) -> None:
     "Refuse a directive below the first line of code."
     code_seen = False
@@ -183,12 +185,12 @@ class Notebook:
         "The name of its test file: the module's, or the notebook's without its number."
         return "test_" + (self.module or re.sub(r"^\d+[a-z]?_", "", self.path.stem))
 
-
+# %% ../nbs/90_build.ipynb #c114789c
 def address(path: Path, number: int, cell) -> str:
     "Where a cell is: `nbs/05_training.ipynb, cell 7 (id 1a2b3c4d)`."
     return f"{path.parent.name}/{path.name}, cell {number} (id {cell['id']})"
 
-# %% ../nbs/90_build.ipynb #c114789c
+# %% ../nbs/90_build.ipynb #4b5275b1
 def read_cells(path: Path) -> list:
     "Read the cells of a notebook with nbdev and check each of them."
     raw = json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -212,7 +214,7 @@ def read_cells(path: Path) -> list:
             raise BuildError(f"{address(path, number, cell)}: {error}") from None
     return cells
 
-
+# %% ../nbs/90_build.ipynb #3aa17054
 def without_quarto(source: str) -> str:
     "Drop the Quarto directives, which nbdev leaves at the top of a cell."
     lines = source.splitlines()
@@ -349,12 +351,12 @@ def readme_cells(path: Path) -> list:
     for cell, processed in zip(cells, NBProcessor(path).nb.cells, strict=True):
         directives = processed.directives_
         cell.keep = not {"hide", "test", "test_setup", "default_exp"} & directives.keys()
-        cell.alt = " ".join(directives.get("fig-alt:", directives.get("fig-cap:", ["figure"])))
+        cell.alt = " ".join(directives.get("fig-alt:", directives.get("fig-cap:", ["figure"]))).strip("\"'")
         cell.source = from_root(cell.source) if cell.cell_type == "markdown" else without_quarto(processed.source)
         cell.metadata.transient = {"remove_source": directives.get("echo:", [""])[0] == "false"}
     return [cell for cell in cells if cell.pop("keep")]
 
-
+# %% ../nbs/90_build.ipynb #cf4d5d70
 def render_readme(path: Path) -> dict[str, Rendered]:
     "README.md and its figures, from the index notebook."
     cells = readme_cells(path)
@@ -395,7 +397,7 @@ def read_all(folder: Path) -> list[Notebook]:
         raise BuildError("\n".join(problems))
     return notebooks
 
-
+# %% ../nbs/90_build.ipynb #ced0794a
 def render(
     root: Path,  # the repository
 ) -> dict[str, Rendered]:  # path relative to the root, with / -> what should stand there
@@ -455,7 +457,7 @@ def find_stale(root: Path, library: str, files: dict[str, Rendered]) -> list[Cha
         stale.append(Change(name, "stale", origin[1].decode() if origin else "a notebook that is gone"))
     return stale
 
-
+# %% ../nbs/90_build.ipynb #67dc83d4
 def compare(root: Path, library: str, files: dict[str, Rendered]) -> list[Change]:
     "What has to change in the tree; a hand-written file in the way is an error."
     changes, blocked = [], []
@@ -482,7 +484,7 @@ def write_file(path: Path, content: bytes) -> None:
     finally:
         part.unlink(missing_ok=True)
 
-
+# %% ../nbs/90_build.ipynb #dbb0fc14
 def build(
     root: str | Path | None = None,  # the repository; None: the one around the current folder
     check: bool = False,  # True: change nothing
@@ -530,7 +532,7 @@ def parameter_problems(cell) -> list[str]:
             problems.append(f"line {node.lineno} of the parameters cell is not `name = literal`")
     return problems
 
-
+# %% ../nbs/90_build.ipynb #3afa82a7
 def untidy(
     path: Path,  # a notebook
 ) -> list[str]:  # one line a problem; empty: fit to be committed

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'grad_cam_map', 'hires_cam_map', 'layer_cam_map', 'grad_cam_plus_plus_map', 'xgrad_cam_map', 'CAMs',
-           'grad_cam', 'guided_backprop', 'guided_grad_cam']
+           'grad_cam', 'grad_cam_batches', 'guided_backprop', 'guided_grad_cam']
 
 # %% ../nbs/10_grad_cam.ipynb #e8bb588c
 from collections.abc import Callable
@@ -209,6 +209,33 @@ def _maps_of(methods, logits, target, scores, maps):
         raise ValueError(f"no path leads from layer {missing[0]!r} {shapes[missing[0]]} to the logits, so it has no gradient; "
                          "leave it out")
     return done, False
+
+# %% ../nbs/10_grad_cam.ipynb #88c78dd1
+def _joined(parts):
+    "The CAMs of several batches as one, on the CPU."
+    maps = {name: torch.cat([part.maps[name].cpu() for part in parts]) for name in parts[0].maps}
+    target = None if parts[0].target is None else torch.cat([part.target.cpu() for part in parts])
+    return replace(parts[0], maps=maps, logits=torch.cat([part.logits.cpu() for part in parts]), target=target)
+
+# %% ../nbs/10_grad_cam.ipynb #925f05cf
+def grad_cam_batches(
+    model: nn.Module,
+    images: torch.Tensor,             # (N, C, H, W), as `prepare` wants them
+    prepare: Callable | None = None,  # makes a batch what the model expects (run.normalization); None: it is already
+    target=None,                      # as in grad_cam, with N for B
+    layers=None,
+    method="grad_cam",
+    batch_size: int = 50,
+) -> CAMs:                            # several methods: dict method -> CAMs; all on the CPU
+    "`grad_cam` of many pictures, batch by batch."
+    device = next(model.parameters()).device
+    target = target if target is None or callable(target) or isinstance(target, int) else torch.as_tensor(target)
+    parts = []
+    for start in range(0, len(images), batch_size):
+        batch = images[start:start + batch_size].to(device)
+        chosen = target[start:start + batch_size] if torch.is_tensor(target) and target.ndim else target
+        parts.append(grad_cam(model, prepare(batch) if prepare else batch, chosen, layers, method))
+    return _joined(parts) if isinstance(method, str) else {name: _joined([p[name] for p in parts]) for name in parts[0]}
 
 # %% ../nbs/10_grad_cam.ipynb #10e95d87
 _RELUS = {F.relu, F.relu_, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_}

@@ -8,8 +8,8 @@ __all__ = ['KINDS', 'SKIP', 'NUMBER', 'LOOKS', 'CARD', 'PAGE', 'PATHS', 'WIDGET'
            'split_by_notebook', 'plan_parameters', 'skip_flags', 'tag_skipped', 'untag_skipped', 'LocalKernel',
            'family', 'resident_bytes', 'end_processes', 'Watch', 'Job', 'execute', 'describe_error', 'run_one',
            'numbers_of', 'finish', 'as_data_uri', 'figures_of', 'duration', 'short', 'verdict', 'card_of', 'write_page',
-           'open_folder', 'settle_paths', 'terminate_like_interrupt', 'Progress', 'error_lines', 'run_jobs',
-           'run_notebooks', 'new_summary', 'lasting_outputs', 'keep_outputs', 'keep_all']
+           'open_folder', 'settle_paths', 'terminate_like_interrupt', 'Progress', 'error_lines', 'write_summary',
+           'run_jobs', 'run_notebooks', 'new_summary', 'lasting_outputs', 'keep_outputs', 'keep_all']
 
 # %% ../nbs/91_run.ipynb #0705c439
 import ast
@@ -84,7 +84,7 @@ def find_notebook(
     stems = [path.stem for path in known]
     raise ValueError(f"there is no notebook {text!r}{nearest(text, stems)}\nknown are: {', '.join(stems)}")
 
-
+# %% ../nbs/91_run.ipynb #f4fdfc38
 def select_notebooks(names: Iterable[str | int], folder: Path) -> list[Path]:
     "The notebooks that are named, in that order; without names the whole tutorial, 00 to 89."
     if names := list(names):
@@ -108,7 +108,7 @@ def read_parameters(path: Path) -> dict:
     body = ast.parse(tagged[0].source).body if tagged else []
     return {node.targets[0].id: ast.literal_eval(node.value) for node in body if isinstance(node, ast.Assign)}
 
-
+# %% ../nbs/91_run.ipynb #a6b6a8c6
 def convert(
     name: str,
     value: object,  # as given: text from a command line, anything from YAML or Python
@@ -142,7 +142,10 @@ def merge_parameters(
     assignments: Iterable[str],  # `name=value`, from the command line; these win
 ) -> dict:
     "The parameters of a run, from a file and the command line."
-    values = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {} if file else {}
+    try:
+        values = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {} if file else {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is not YAML: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{file}: expected a mapping, parameter -> value or notebook -> mapping")
     given = split_assignments(assignments)
@@ -164,7 +167,7 @@ def split_by_notebook(values: dict, folder: Path) -> tuple[dict, dict[Path, dict
             own[path] = own.get(path, {}) | value
     return shared, own
 
-
+# %% ../nbs/91_run.ipynb #db4d9cf0
 def plan_parameters(
     paths: list[Path],  # the notebooks to run
     values: dict,  # parameter -> value, or notebook -> {parameter: value}
@@ -201,7 +204,7 @@ def skip_flags(root: Path, flags: Iterable[str]) -> set[str]:
         raise ValueError(f"unknown flag {unknown[0]!r}; known are {', '.join(sorted(known))}")
     return known - asked
 
-
+# %% ../nbs/91_run.ipynb #321ac2da
 def tag_skipped(notebook, skip: set[str]) -> None:
     "Tag the code cells that `nbdev_test` would pass over."
     for cell in notebook.cells:
@@ -209,7 +212,7 @@ def tag_skipped(notebook, skip: set[str]) -> None:
         if skip & directives.keys() or directives.get("eval:", [""])[0].lower() == "false":
             cell.metadata.setdefault("tags", []).append(SKIP)
 
-
+# %% ../nbs/91_run.ipynb #5d4292f7
 def untag_skipped(notebook) -> None:
     "Take the tag away again."
     for cell in notebook.cells:
@@ -319,7 +322,7 @@ class Job:
     root: Path  # the repository
     budget: float = 3600.0  # seconds
 
-
+# %% ../nbs/91_run.ipynb #eaf9191f
 def execute(job: Job, watch: Watch) -> None:
     "Run a notebook with papermill; the executed copy is written even when a cell fails."
     notebook = nbformat.read(job.path, 4)
@@ -338,7 +341,7 @@ def execute(job: Job, watch: Watch) -> None:
         iopub_timeout=60,  # a busy machine delivers late; 4 seconds by default
     )
 
-# %% ../nbs/91_run.ipynb #eaf9191f
+# %% ../nbs/91_run.ipynb #f1a16328
 def describe_error(job: Job, error: BaseException, cell) -> dict:
     "What a person needs to find the failing cell: its number in the source, id, first line, and the traceback."
     ids = [source.id for source in nbformat.read(job.path, 4).cells]
@@ -350,7 +353,7 @@ def describe_error(job: Job, error: BaseException, cell) -> dict:
         found |= {"cell": ids.index(cell.id) + 1, "id": cell.id, "line": lines[0] if lines else ""}
     return found
 
-
+# %% ../nbs/91_run.ipynb #3f9d9aa5
 def run_one(job: Job, on_cell: Callable = lambda cell: None) -> dict:
     "Run one notebook and tell what came of it: status, seconds, peak_mb, numbers, and an error if there was one."
     watch, status, error = Watch(job.budget, on_cell), "ok", None
@@ -366,8 +369,9 @@ def run_one(job: Job, on_cell: Callable = lambda cell: None) -> dict:
     entry |= {"peak_mb": round(watch.peak / 2**20, 1), "parameters": job.parameters}
     if error is not None:
         entry["error"] = describe_error(job, error, watch.cell)
-    if status == "timeout":
-        entry["error"] |= {"message": f"over its budget of {job.budget:g} seconds", "traceback": ""}
+    short_story = {"timeout": f"over its budget of {job.budget:g} seconds", "interrupted": "interrupted from outside"}
+    if status in short_story:
+        entry["error"] |= {"message": short_story[status], "traceback": ""}
     return entry | finish(job)
 
 # %% ../nbs/91_run.ipynb #ae8c5c4e
@@ -384,7 +388,7 @@ def numbers_of(notebook) -> dict:
             numbers[number["name"]] = value if finite else str(value)  # JSON has no nan
     return numbers
 
-
+# %% ../nbs/91_run.ipynb #eee34541
 def finish(job: Job) -> dict:
     "Tidy the executed notebook, write its page, and return its title and numbers."
     copy_path = job.out / job.path.name
@@ -415,7 +419,8 @@ def figures_of(notebook, title: str) -> list[dict]:
     "The pictures of an executed notebook: source, alternative text and caption."
     figures = []
     for cell in notebook.cells:
-        said = dict(re.findall(r"^#\|\s*(fig-cap|fig-alt):\s*(.+)$", cell.source, re.M))
+        said = dict(re.findall(r"^#\|\s*(fig-cap|fig-alt):\s*(.+?)\s*$", cell.source, re.M))
+        said = {name: re.sub(r"^(['\"])(.*)\1$", r"\2", text) for name, text in said.items()}  # YAML may quote
         for output in cell.get("outputs", []):
             for mime in sorted({"image/png", "image/jpeg", "image/svg+xml"} & output.get("data", {}).keys()):
                 caption = said.get("fig-cap", "")
@@ -439,8 +444,8 @@ a:hover { color: var(--accent); text-decoration-color: currentColor; }
 h1 { font-size: clamp(1.9rem, 4vw, 2.8rem); line-height: 1.1; letter-spacing: -.02em; margin: 0 0 6px; }
 .soft, .facts { color: var(--soft); margin: 0; }
 .facts { font-size: .88rem; font-variant-numeric: tabular-nums; }
-.strip { display: flex; gap: 3px; margin: 26px 0 8px; height: 30px; }
-.strip a { flex: 1 1 6px; min-width: 22px; border-radius: 5px; color: var(--card); font-size: .7rem; display: grid;
+.strip { display: flex; flex-wrap: wrap; gap: 3px; margin: 26px 0 8px; }
+.strip a { flex: 1 1 26px; height: 30px; border-radius: 5px; color: var(--card); font-size: .7rem; display: grid;
   place-items: center; overflow: hidden; text-decoration: none; font-weight: 600; transition: transform .12s; }
 .strip a:hover, .strip a:focus-visible { transform: translateY(-3px); color: var(--card); }
 """
@@ -557,10 +562,10 @@ def short(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def verdict(entries: list[dict], total: int) -> str:
+def verdict(summary: dict) -> str:
     "The headline of a run."
-    good = sum(entry["status"] == "ok" for entry in entries)
-    if any(entry["status"] == "interrupted" for entry in entries):
+    total, good = summary["selected"], sum(entry["status"] == "ok" for entry in summary["notebooks"])
+    if summary["status"] == "interrupted":
         return f"Interrupted after {good} of {total} notebooks"
     return f"All {total} notebooks ran" if good == total > 1 else f"{good} of {total} notebook{'s' * (total > 1)} ran"
 
@@ -574,7 +579,7 @@ def card_of(entry: dict, out: Path) -> dict:
     number = number_of(Path(f"{entry['name']}.ipynb"))
     return entry | {"title": title, "subtitle": subtitle, "number": number, "figures": figures_of(notebook, title)}
 
-
+# %% ../nbs/91_run.ipynb #2008e318
 def write_page(summary: dict, out: Path, project: str) -> None:
     "Write index.html: what came out of a run, on one page without anything from elsewhere."
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.ChainableUndefined)
@@ -582,7 +587,7 @@ def write_page(summary: dict, out: Path, project: str) -> None:
     started = datetime.fromisoformat(summary["started"])
     page = environment.from_string(PAGE).render(
         looks=jinja2.utils.markupsafe.Markup(LOOKS),
-        verdict=verdict(summary["notebooks"], summary["selected"]),
+        verdict=verdict(summary),
         project=project,
         started=f"{started:%-d %B %Y, %H:%M}" if os.name != "nt" else f"{started:%d %B %Y, %H:%M}",
         seconds=summary["seconds"],
@@ -608,7 +613,7 @@ def open_folder(out: str | Path | None, root: Path, paths: list[Path]) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     return out
 
-
+# %% ../nbs/91_run.ipynb #92f6e6e1
 def settle_paths(values: dict) -> dict:
     "Make paths absolute that were typed relative to the current folder."
     settled = {name: settle_paths(value) if isinstance(value, dict) else value for name, value in values.items()}
@@ -619,7 +624,7 @@ def settle_paths(values: dict) -> dict:
         settled["out_dir"] = str(Path(str(settled["out_dir"])).resolve())
     return settled
 
-# %% ../nbs/91_run.ipynb #92f6e6e1
+# %% ../nbs/91_run.ipynb #2d97d62d
 @contextlib.contextmanager
 def terminate_like_interrupt():
     "Let SIGTERM end a run as Ctrl-C does."
@@ -636,7 +641,7 @@ def terminate_like_interrupt():
     finally:
         signal.signal(signal.SIGTERM, before)
 
-
+# %% ../nbs/91_run.ipynb #d6bc5f4e
 class Progress:
     "A bar over all cells on a terminal, and a line when a notebook starts and ends."
 
@@ -649,26 +654,31 @@ class Progress:
         "One more cell has been started."
         self.bar.update()
 
-# %% ../nbs/91_run.ipynb #2d97d62d
+# %% ../nbs/91_run.ipynb #f0f4c77d
 def error_lines(entry: dict) -> list[str]:
     "What a log says of a failed notebook: the cell, the message, the traceback."
     error = entry["error"]
     where = f"cell {error['cell']} (id {error['id']}): {error['line']}" if "cell" in error else "outside of its cells"
     return [f"  {where}", f"  {error['message']}", *(f"  | {line}" for line in error["traceback"].splitlines())]
 
+# %% ../nbs/91_run.ipynb #7299d5a6
+def write_summary(summary: dict) -> None:
+    "Write summary.json, the record of a run for machines."
+    write_file(Path(summary["out"]) / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
 
+# %% ../nbs/91_run.ipynb #ff95059a
 def run_jobs(jobs: list[Job], summary: dict, progress: Progress) -> None:
     "Run one notebook after another and write the summary after each."
-    out, start = Path(summary["out"]), time.monotonic()
+    start = time.monotonic()
     for number, job in enumerate(jobs, 1):
         place = f"[{number:{len(str(len(jobs)))}}/{len(jobs)}] {job.path.stem}"
         progress.say(f"{datetime.now():%H:%M:%S} {place} started")
         entry = run_one(job, progress.tick)
         summary["notebooks"].append(entry)
-        states = [done["status"] for done in summary["notebooks"]]
-        worst = "failed" if set(states) - {"ok"} else "ok"
-        summary |= {"status": "interrupted" if "interrupted" in states else worst, "seconds": round(time.monotonic() - start, 2)}
-        write_file(out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+        states = {done["status"] for done in summary["notebooks"]}
+        summary["status"] = "interrupted" if "interrupted" in states else "failed" if states - {"ok"} else "ok"
+        summary["seconds"] = round(time.monotonic() - start, 2)
+        write_summary(summary)
         facts = f"{duration(entry['seconds'])}, {entry['peak_mb']:.0f} MB"
         progress.say(f"{datetime.now():%H:%M:%S} {place} {entry['status']}, {facts}")
         for line in error_lines(entry) if "error" in entry else []:
@@ -677,7 +687,7 @@ def run_jobs(jobs: list[Job], summary: dict, progress: Progress) -> None:
             break
     progress.bar.close()
 
-# %% ../nbs/91_run.ipynb #d6bc5f4e
+# %% ../nbs/91_run.ipynb #abd896a1
 def run_notebooks(
     selection: Iterable[str | int] = (),  # numbers, names or paths; none: the whole tutorial
     parameters: dict | None = None,  # parameter -> value, or notebook -> {parameter: value}
@@ -704,15 +714,19 @@ def run_notebooks(
     for note in notes:
         progress.say(note)
     summary = new_summary(out, len(jobs), budget, flags)
-    with terminate_like_interrupt():
-        run_jobs(jobs, summary, progress)
+    try:
+        with terminate_like_interrupt():
+            run_jobs(jobs, summary, progress)
+    except KeyboardInterrupt:  # between two notebooks, or while a page was written
+        summary["status"] = "interrupted"
+    write_summary(summary)
     write_page(summary, out, read_settings(root).get("title", root.name))
     if keep:
         keep_all(jobs, summary, progress.say)
-    progress.say(f"{verdict(summary['notebooks'], len(jobs))}: {out / 'index.html'}")
+    progress.say(f"{verdict(summary)}: {out / 'index.html'}")
     return summary
 
-
+# %% ../nbs/91_run.ipynb #93b57022
 def new_summary(out: Path, selected: int, budget: float, flags: Iterable[str]) -> dict:
     "The head of a summary, before the first notebook."
     started = datetime.now().astimezone().isoformat(timespec="seconds")
@@ -731,7 +745,7 @@ def lasting_outputs(cell) -> list:
     clean_nb({"cells": [{"source": cell.source, "metadata": {}, "id": cell.id, "outputs": outputs}], "metadata": {}})
     return outputs
 
-
+# %% ../nbs/91_run.ipynb #5a65861e
 def keep_outputs(path: Path, executed: Path) -> None:
     "Write the outputs of an executed copy into its source notebook."
     notebook, ran = nbformat.read(path, 4), {cell.id: cell for cell in nbformat.read(executed, 4).cells}
@@ -745,7 +759,7 @@ def keep_outputs(path: Path, executed: Path) -> None:
             cell.outputs = lasting_outputs(ran[cell.id]) if executed_here else cell.outputs
     write_file(path, (nbformat.writes(notebook) + "\n").encode())
 
-
+# %% ../nbs/91_run.ipynb #1833e967
 def keep_all(jobs: list[Job], summary: dict, say: Callable) -> None:
     "Keep the outputs of a run in which every notebook went through."
     if summary["status"] != "ok":

@@ -10,10 +10,8 @@ import torch
 
 from data_prep import prepare
 from resnet_tutorial.data import (
-    AUGMENTATIONS,
     IMAGENET,
     ImageData,
-    Normalization,
     channel_statistics,
     loaders,
     make_loader,
@@ -28,16 +26,16 @@ def drawn(folder, n=24, **options):
 # %% ../nbs/02_data_loading.ipynb #ab65ad19
 def test_the_pictures_of_a_split_are_bytes_in_rgb_at_the_size_asked_for():
     with tempfile.TemporaryDirectory() as folder:
-        data = drawn(folder)
-        images = data.images("train", 32)
-        assert images.shape == (16, 3, 32, 32)
-        assert images.dtype == torch.uint8
+        small = drawn(folder)
+        stack = small.images("train", 32)
+        assert stack.shape == (16, 3, 32, 32)
+        assert stack.dtype == torch.uint8
 
 # %% ../nbs/02_data_loading.ipynb #b29e9934
 def test_pictures_labels_boxes_and_masks_of_a_split_stand_in_the_same_order():
     with tempfile.TemporaryDirectory() as folder:
-        data = drawn(folder)
-        boxes, masks = data.boxes("test", 48), data.masks("test", 48)
+        small = drawn(folder)
+        boxes, masks = small.boxes("test", 48), small.masks("test", 48)
         for box, mask in zip(boxes.int().tolist(), masks, strict=True):
             rows, columns = torch.where(mask)
             assert box == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
@@ -45,15 +43,15 @@ def test_pictures_labels_boxes_and_masks_of_a_split_stand_in_the_same_order():
 # %% ../nbs/02_data_loading.ipynb #277415eb
 def test_a_box_shrinks_with_the_picture():
     with tempfile.TemporaryDirectory() as folder:
-        data = drawn(folder)
-        torch.testing.assert_close(data.boxes("val", 24), data.boxes("val", 48) / 2)
+        small = drawn(folder)
+        torch.testing.assert_close(small.boxes("val", 24), small.boxes("val", 48) / 2)
 
 # %% ../nbs/02_data_loading.ipynb #6a32af10
 def test_the_evidence_lies_inside_the_object():
     with tempfile.TemporaryDirectory() as folder:
-        data = drawn(folder)
-        assert data.masks("test", 48, "evidence").any()
-        assert not (data.masks("test", 48, "evidence") & ~data.masks("test", 48)).any()
+        small = drawn(folder)
+        assert small.masks("test", 48, "evidence").any()
+        assert not (small.masks("test", 48, "evidence") & ~small.masks("test", 48)).any()
 
 # %% ../nbs/02_data_loading.ipynb #d9641626
 def test_a_second_opening_reads_the_cache_and_gives_equal_bytes():
@@ -79,10 +77,10 @@ def test_a_manifest_that_lacks_a_column_is_refused_with_the_columns_that_it_has(
 # %% ../nbs/02_data_loading.ipynb #23c4c14e
 def test_a_data_set_without_masks_says_which_truth_it_has():
     with tempfile.TemporaryDirectory() as folder:
-        data = drawn(folder)
-        data.table = data.table.drop(columns=["evidence"])
+        small = drawn(folder)
+        small.table = small.table.drop(columns=["evidence"])
         with pytest.raises(ValueError, match="no column 'evidence'; truth that it has: \\['box_x0', 'mask'\\]"):
-            data.masks("test", 48, "evidence")
+            small.masks("test", 48, "evidence")
 
 # %% ../nbs/02_data_loading.ipynb #1edb79f2
 def test_an_unknown_split_is_refused_with_the_known_ones():
@@ -107,25 +105,25 @@ def test_other_options_give_another_folder_and_leave_the_first_alone():
 
 # %% ../nbs/02_data_loading.ipynb #4c999409
 def test_normalising_with_a_set_s_own_statistics_gives_mean_zero_and_deviation_one():
-    images = torch.randint(0, 256, (50, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    normalized = channel_statistics(images)(images)
+    stack = torch.randint(0, 256, (50, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    normalized = channel_statistics(stack)(stack)
     torch.testing.assert_close(normalized.mean((0, 2, 3)), torch.zeros(3), atol=1e-3, rtol=0)
     torch.testing.assert_close(normalized.std((0, 2, 3)), torch.ones(3), atol=1e-3, rtol=0)
 
 # %% ../nbs/02_data_loading.ipynb #d1bf77fd
 def test_undoing_the_normalisation_gives_the_picture_back():
-    images = torch.arange(0, 240, 5, dtype=torch.uint8).view(1, 3, 4, 4)
-    torch.testing.assert_close(IMAGENET.undo(IMAGENET(images)), images / 255)
+    stack = torch.arange(0, 240, 5, dtype=torch.uint8).view(1, 3, 4, 4)
+    torch.testing.assert_close(IMAGENET.undo(IMAGENET(stack)), stack / 255)
 
 # %% ../nbs/02_data_loading.ipynb #83a57367
 def test_validation_and_test_pictures_are_never_augmented():
     with tempfile.TemporaryDirectory() as folder:
-        data = drawn(folder)
-        batches = loaders(data, 48, 4, IMAGENET, augment="rotate_shear_zoom_flip")
+        small = drawn(folder)
+        few = loaders(small, 48, 4, IMAGENET, augment="rotate_shear_zoom_flip")
         for split in ("val", "test"):
-            pictures, labels = next(iter(batches[split]))
-            torch.testing.assert_close(pictures, IMAGENET(data.images(split, 48)))
-            assert torch.equal(labels, data.labels(split))
+            x, y = next(iter(few[split]))
+            torch.testing.assert_close(x, IMAGENET(small.images(split, 48)))
+            assert torch.equal(y, small.labels(split))
 
 # %% ../nbs/02_data_loading.ipynb #f61722d7
 def test_every_picture_of_an_epoch_is_seen_exactly_once_in_an_order_that_changes_with_the_epoch():
@@ -151,10 +149,10 @@ def test_batches_depend_on_seed_and_epoch_alone_whatever_was_drawn_in_between():
 # %% ../nbs/02_data_loading.ipynb #d7cdc3e8
 def test_worker_processes_give_the_same_batches_as_no_workers():
     with tempfile.TemporaryDirectory() as folder:
-        data = drawn(folder)
+        small = drawn(folder)
         options = {"augment": "crop_flip", "seed": 1}
-        alone = [x for x, _ in make_loader(data, "train", 48, 4, IMAGENET, **options)]
-        helped = [x for x, _ in make_loader(data, "train", 48, 4, IMAGENET, workers=2, **options)]
+        alone = [x for x, _ in make_loader(small, "train", 48, 4, IMAGENET, **options)]
+        helped = [x for x, _ in make_loader(small, "train", 48, 4, IMAGENET, workers=2, **options)]
         assert all(torch.equal(a, b) for a, b in zip(alone, helped, strict=True))
 
 # %% ../nbs/02_data_loading.ipynb #43be9929
@@ -179,17 +177,17 @@ def test_augmenting_leaves_the_global_random_state_as_it_was():
 # %% ../nbs/02_data_loading.ipynb #8d043ba3
 def test_augmenting_never_writes_into_the_cached_pictures():
     with tempfile.TemporaryDirectory() as folder:
-        data = drawn(folder)
-        before = data.images("train", 48).clone()
-        for _ in loaders(data, 48, 4, IMAGENET, augment="rotate_shear_zoom_flip")["train"]:
+        small = drawn(folder)
+        before = small.images("train", 48).clone()
+        for _ in loaders(small, 48, 4, IMAGENET, augment="rotate_shear_zoom_flip")["train"]:
             pass
-        assert torch.equal(data.images("train", 48), before)
+        assert torch.equal(small.images("train", 48), before)
 
 # %% ../nbs/02_data_loading.ipynb #f2e2e5c2
 def test_batches_lie_in_channels_last_memory():
     with tempfile.TemporaryDirectory() as folder:
-        pictures, _ = next(iter(loaders(drawn(folder), 48, 4, IMAGENET)["train"]))
-        assert pictures.is_contiguous(memory_format=torch.channels_last)
+        x, _ = next(iter(loaders(drawn(folder), 48, 4, IMAGENET)["train"]))
+        assert x.is_contiguous(memory_format=torch.channels_last)
 
 # %% ../nbs/02_data_loading.ipynb #60bfb53f
 def test_an_unknown_augmentation_is_refused_with_the_presets():

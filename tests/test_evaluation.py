@@ -6,7 +6,6 @@ import tempfile
 
 import numpy as np
 import pandas as pd
-import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from resnet_tutorial.evaluation import calibration_error, evaluate, predict, score
@@ -30,66 +29,66 @@ def tiny_run(folder):
 # %% ../nbs/06_evaluation.ipynb #426f1bfe
 def test_a_prediction_table_has_a_row_a_picture_and_probabilities_that_sum_to_one():
     with tempfile.TemporaryDirectory() as folder:
-        run = tiny_run(folder)
-        predictions = predict(run)
-        assert predictions.path.tolist() == run.data.rows("test").path.tolist()
-        np.testing.assert_allclose(predictions.p_cat + predictions.p_dog, 1, atol=1e-5)
-        assert set(predictions.predicted) <= {"cat", "dog"}
+        small_run = tiny_run(folder)
+        rows = predict(small_run)
+        assert rows.path.tolist() == small_run.data.rows("test").path.tolist()
+        np.testing.assert_allclose(rows.p_cat + rows.p_dog, 1, atol=1e-5)
+        assert set(rows.predicted) <= {"cat", "dog"}
 
 # %% ../nbs/06_evaluation.ipynb #e03d304f
 def test_predictions_do_not_depend_on_the_batch_size():
     with tempfile.TemporaryDirectory() as folder:
-        run = tiny_run(folder)
-        small, large = predict(run, batch_size=3), predict(run, batch_size=16)
+        small_run = tiny_run(folder)
+        small, large = predict(small_run, batch_size=3), predict(small_run, batch_size=16)
         np.testing.assert_allclose(small.p_cat, large.p_cat, atol=0.02)  # bfloat16 sums in another order
         assert small.path.equals(large.path)
 
 # %% ../nbs/06_evaluation.ipynb #be81d48e
 def test_accuracy_and_macro_f1_are_scikit_learn_s():
     rng = np.random.default_rng(0)
-    predictions = table(rng.choice(["cat", "dog"], 200), rng.random(200))
-    scores = score(predictions, ["cat", "dog"])
-    assert scores["accuracy"] == accuracy_score(predictions.true, predictions.predicted)
-    assert np.isclose(scores["macro_f1"], f1_score(predictions.true, predictions.predicted, average="macro"))
+    rows = table(rng.choice(["cat", "dog"], 200), rng.random(200))
+    found = score(rows, ["cat", "dog"])
+    assert found["accuracy"] == accuracy_score(rows.true, rows.predicted)
+    assert np.isclose(found["macro_f1"], f1_score(rows.true, rows.predicted, average="macro"))
 
 # %% ../nbs/06_evaluation.ipynb #fdf02873
 def test_the_interval_of_380_right_of_400_reaches_from_92_to_97_percent():
-    predictions = table(["cat"] * 380 + ["dog"] * 20, [0.9] * 400)
-    scores = score(predictions, ["cat", "dog"])
-    assert (round(scores["accuracy_low"], 2), round(scores["accuracy_high"], 2)) == (0.92, 0.97)
+    rows = table(["cat"] * 380 + ["dog"] * 20, [0.9] * 400)
+    found = score(rows, ["cat", "dog"])
+    assert (round(found["accuracy_low"], 2), round(found["accuracy_high"], 2)) == (0.92, 0.97)
 
 # %% ../nbs/06_evaluation.ipynb #a37ee603
 def test_probabilities_that_order_the_classes_perfectly_have_an_area_of_one_under_the_curve():
-    scores = score(table(["cat", "cat", "dog", "dog"], [0.4, 0.3, 0.2, 0.1]), ["cat", "dog"])
-    assert scores["roc_auc"] == 1
-    assert scores["accuracy"] == 0.5
+    found = score(table(["cat", "cat", "dog", "dog"], [0.4, 0.3, 0.2, 0.1]), ["cat", "dog"])
+    assert found["roc_auc"] == 1
+    assert found["accuracy"] == 0.5
 
 # %% ../nbs/06_evaluation.ipynb #3e61749f
 def test_a_class_without_a_picture_has_undefined_scores_and_not_zero():
-    scores = score(table(["cat", "cat"], [0.9, 0.8]), ["cat", "dog"])
-    assert scores["per_class"]["dog"]["recall"] is None
-    assert scores["roc_auc"] is None
-    assert json.loads(json.dumps(scores)) == scores
+    found = score(table(["cat", "cat"], [0.9, 0.8]), ["cat", "dog"])
+    assert found["per_class"]["dog"]["recall"] is None
+    assert found["roc_auc"] is None
+    assert json.loads(json.dumps(found)) == found
 
 # %% ../nbs/06_evaluation.ipynb #b2da25a6
 def test_calibration_error_is_zero_for_honest_and_large_for_boastful_confidence():
-    right = np.array([True] * 7 + [False] * 3)
-    assert np.isclose(calibration_error(np.full(10, 0.7), right), 0)
-    assert np.isclose(calibration_error(np.full(10, 1.0), right), 0.3)
+    hits = np.array([True] * 7 + [False] * 3)
+    assert np.isclose(calibration_error(np.full(10, 0.7), hits), 0)
+    assert np.isclose(calibration_error(np.full(10, 1.0), hits), 0.3)
 
 # %% ../nbs/06_evaluation.ipynb #9b197471
 def test_an_evaluation_leaves_a_table_from_which_its_accuracy_can_be_computed_again():
     with tempfile.TemporaryDirectory() as folder:
-        run = tiny_run(folder)
-        scores = evaluate(run)
-        stored = pd.read_csv(run.folder / "predictions.csv")
-        assert (stored.true == stored.predicted).mean() == scores["accuracy"]
-        assert json.loads((run.folder / "report" / "scores.json").read_text()) == scores
+        small_run = tiny_run(folder)
+        found = evaluate(small_run)
+        stored = pd.read_csv(small_run.folder / "predictions.csv")
+        assert (stored.true == stored.predicted).mean() == found["accuracy"]
+        assert json.loads((small_run.folder / "report" / "scores.json").read_text()) == found
 
 # %% ../nbs/06_evaluation.ipynb #a8462c62
 def test_an_evaluation_keeps_its_figures_with_the_run():
     with tempfile.TemporaryDirectory() as folder:
-        run = tiny_run(folder)
-        evaluate(run, "val")
-        names = {path.name for path in (run.folder / "report").iterdir()}
+        small_run = tiny_run(folder)
+        evaluate(small_run, "val")
+        names = {path.name for path in (small_run.folder / "report").iterdir()}
         assert names == {"scores_val.json", "confusion_val.png", "right_val.png", "wrong_val.png"}

@@ -37,7 +37,7 @@ REPORT = "from IPython.display import display\n\n\ndef report(name, value):\n"
 REPORT += f"    display({{'{NUMBER}': {{'name': name, 'value': value}}, 'text/plain': name}}, raw=True)"
 PLOT = "#| fig-cap: A line\n#| fig-alt: A line that rises\nimport matplotlib.pyplot as plt\n\nplt.plot([1, 2])\nplt.show()"
 
-
+# %% ../nbs/91_run.ipynb #1d575831
 def write_notebook(path, cells):
     "Write a notebook of these sources; the one with `epochs = 1` is the parameters cell."
     made = []
@@ -183,7 +183,7 @@ def test_a_failing_and_a_hanging_notebook_are_reported_and_the_others_still_run(
 
 # %% ../nbs/91_run.ipynb #ec9b1368
 def test_figures_carry_the_alternative_text_of_their_cell():
-    notebook = new_notebook(cells=[new_code_cell("#| fig-cap: A: b\n#| fig-alt: 'Two' <dots>\nplot()"), new_code_cell("plot()")])
+    notebook = new_notebook(cells=[new_code_cell("#| fig-cap: \"A: b\"\n#| fig-alt: 'Two' <dots>\nplot()"), new_code_cell("plot()")])
     svg = "<svg xmlns='http://www.w3.org/2000/svg'/>"
     for cell in notebook.cells:
         cell.outputs = [nbformat.v4.new_output("display_data", {"image/svg+xml": svg, "text/plain": "x"})]
@@ -203,25 +203,37 @@ def test_the_page_holds_figures_numbers_and_errors_and_nothing_from_elsewhere():
     assert 'href="00_plot.html"' in page and not re.search(r"(src|href)=.https?:|url\(|@import", page)
 
 # %% ../nbs/91_run.ipynb #aaf95888
-def test_an_interrupted_run_leaves_no_kernel_and_says_what_was_done():
-    sleeper = "import os, time\n\nwith open('pid', 'w') as file:\n    _ = file.write(str(os.getpid()))\n\ntime.sleep(600)"
+def start_run(root):
+    "Begin a run in a process of its own; its exit code is 130 when it was interrupted."
     code = "import sys; from resnet_tutorial.run import run_notebooks as run; s = run([], out='out', root='.'); "
     code += "sys.exit(130 if s['status'] == 'interrupted' else 1)"
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with mini_repo({"00_quick": ["x = 1"], "01_sleeps": [sleeper], "02_never": ["x = 2"]}) as root:
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-            process = subprocess.Popen([sys.executable, "-c", code], cwd=root, env=environment, stdout=subprocess.DEVNULL)
-            pid_file, deadline = root / "nbs" / "pid", time.monotonic() + 60
-            while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:
-                time.sleep(0.05)
-            kernel = psutil.Process(int(pid_file.read_text()))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path)}
+    return subprocess.Popen([sys.executable, "-c", code], cwd=root, env=environment, stdout=subprocess.DEVNULL)
+
+
+def wait_for_number(path, seconds=120):
+    "Wait until a file holds a number, and return it."
+    deadline = time.monotonic() + seconds
+    while not (path.exists() and path.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return int(path.read_text())
+
+# %% ../nbs/91_run.ipynb #4295c0bf
+def test_an_interrupted_run_leaves_no_kernel_and_says_what_was_done():
+    sleeper = "import os, time\n\nwith open('pid', 'w') as file:\n    _ = file.write(str(os.getpid()))\n\ntime.sleep(600)"
+    tiny = {"00_quick": ["x = 1"], "01_sleeps": [sleeper], "02_never": ["x = 2"]}
+    with mini_repo(tiny) as first, mini_repo(tiny) as second:
+        started = [(start_run(root), root, number) for root, number in ((first, signal.SIGINT), (second, signal.SIGTERM))]
+        for process, root, number in started:
+            kernel = psutil.Process(wait_for_number(root / "nbs" / "pid"))
             process.send_signal(number)
-            assert process.wait(30) == 130
+            assert process.wait(60) == 130
             assert not kernel.is_running()
             summary = json.loads((root / "out" / "summary.json").read_text())
-            page = (root / "out" / "index.html").read_text()
-        assert [(entry["name"], entry["status"]) for entry in summary["notebooks"]] == [("00_quick", "ok"), ("01_sleeps", "interrupted")]
-        assert summary["notebooks"][1]["error"]["cell"] == 1 and "Interrupted after 1 of 3 notebooks" in page
+            done = [(entry["name"], entry["status"]) for entry in summary["notebooks"]]
+            assert done == [("00_quick", "ok"), ("01_sleeps", "interrupted")] and summary["status"] == "interrupted"
+            assert summary["notebooks"][1]["error"]["cell"] == 1
+            assert "Interrupted after 1 of 3 notebooks" in (root / "out" / "index.html").read_text()
 
 # %% ../nbs/91_run.ipynb #64efea1b
 def test_a_run_starts_in_a_folder_without_older_models():
@@ -238,7 +250,7 @@ def test_a_run_starts_in_a_folder_without_older_models():
 # %% ../nbs/91_run.ipynb #38648dab
 def test_the_runner_itself_loads_no_torch():
     code = "import sys, resnet_tutorial.run; sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path)})
     assert done.returncode == 0
 
 # %% ../nbs/91_run.ipynb #6f1f7cc3
