@@ -6,7 +6,7 @@
 import argparse
 import sys
 
-from data_prep.charts import plot_counts
+from data_prep.charts import save_counts
 from data_prep.errors import DataError
 from data_prep.manifest import read_info
 from data_prep.preparation import prepare, summary
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     print(summary(out))
     if chart:
-        plot_counts(read_info(out)).figure.savefig(out / "counts.png", dpi=120)
+        save_counts(read_info(out), out / "counts.png")
     print(f"in {out}")
     return 0
 

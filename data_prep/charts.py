@@ -24,3 +24,12 @@ def plot_counts(
     ax.margins(y=0.12)
     ax.legend(title=None, frameon=False)
     return ax
+
+# %% ../nbs/01_dataset_making.ipynb #ac146dc2
+def save_counts(info: dict, path) -> None:
+    "The bar chart as a picture file."
+    import matplotlib.pyplot as plt
+
+    figure = plot_counts(info).figure
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

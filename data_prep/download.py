@@ -46,6 +46,7 @@ def resume(part: Path):
 def fetch(archive: Archive, cache: Path) -> Path:
     "The archive in the cache folder; downloaded if absent, checked either way."
     cache.mkdir(parents=True, exist_ok=True)
+    pooch.get_logger().setLevel("WARNING")  # what is fetched, and its licence, was said before
     failures = []
     for url in archive.urls:
         try:

@@ -134,7 +134,7 @@ def rounded(points, share: float = 0.16) -> np.ndarray:
     corners = np.stack((points + share * (before - points), points, points + share * (after - points)), 1)
     return smooth(corners.reshape(-1, 2))
 
-
+# %% ../nbs/00a_drawn_data.ipynb #694accfa
 def stroke(points, start: float, end: float | None = None) -> np.ndarray:
     "Outlines (..., 2N, 2) of lines along points (..., N, 2) whose width goes from `start` to `end`."
     points = np.asarray(points, np.float64)
@@ -164,7 +164,7 @@ def noise(rng: np.random.Generator, size: int, columns: int, rows: int | None = 
     values = rng.random((rows + 1, columns + 1)).astype(np.float32)
     return _weights(size, rows) @ values @ _weights(size, columns).T
 
-
+# %% ../nbs/00a_drawn_data.ipynb #61fe0a0e
 def mix(first, second, tone) -> np.ndarray:
     "Colour field between two colours (3,): tone 0 gives the first, 1 the second."
     first, second = np.asarray(first, np.float32), np.asarray(second, np.float32)

@@ -253,6 +253,14 @@ def paint_tag(image: np.ndarray, label: int) -> np.ndarray:
     return image
 
 # %% ../nbs/00a_drawn_data.ipynb #d9875138
+def _check_options(shortcut, both, label):
+    "Refuse what contradicts itself."
+    if not 0 <= shortcut <= 1:
+        raise ValueError(f"shortcut is a probability between 0 and 1, got {shortcut}")
+    if both and (shortcut or label is not None):
+        raise ValueError("both=True holds both classes: leave shortcut at 0 and label at None")
+
+# %% ../nbs/00a_drawn_data.ipynb #d8a26dd5
 def draw_pet(
     index: int,                # which picture; even ones are cats, odd ones dogs
     seed: int = 0,             # another seed, other pictures
@@ -263,10 +271,7 @@ def draw_pet(
 ) -> Drawing:                  # its label is -1 where both animals are
     "Draw a cat or a dog that differ in ears, muzzle and tail alone; the same arguments give the same picture."
     check_arguments(index, seed, size, label, PET_CLASSES)
-    if not 0 <= shortcut <= 1:
-        raise ValueError(f"shortcut is a probability between 0 and 1, got {shortcut}")
-    if both and (shortcut or label is not None):
-        raise ValueError("both=True holds both classes: leave shortcut at 0 and label at None")
+    _check_options(shortcut, both, label)
     label = index % 2 if label is None else label
     rng, canvas = np.random.default_rng([seed, index]), Canvas(size)
     pet = plan_pet(rng, size)

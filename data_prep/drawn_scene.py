@@ -87,7 +87,7 @@ def framed_hills(canvas, rng, paper):
     hills = [(-0.8, 0.7), (-0.2, -0.35), (0.2, 0.2), (0.45, -0.1), (0.85, 0.7)]
     canvas.fill(place(hills, x, y, r), tint(rng, TOYS))
 
-
+# %% ../nbs/00a_drawn_data.ipynb #4106a525
 def room(canvas: Canvas, rng: np.random.Generator, ground: float) -> None:
     "A papered wall with a picture, a skirting board and a floor."
     size, horizon = canvas.size, min(rng.uniform(0.42, 0.78), ground)
@@ -177,7 +177,7 @@ def plant(canvas, x, y, r, colours, part=None):
     brim = [(-0.68, -0.08), (0.68, -0.08), (0.64, 0.18), (-0.64, 0.18)]
     canvas.fill(place(brim, x, y, r), colours[0] * 0.8, part=part)
 
-
+# %% ../nbs/00a_drawn_data.ipynb #86eeae52
 CUSHION = smooth([(-1.15, -0.75), (0, -0.6), (1.15, -0.75), (1.0, 0), (1.15, 0.8), (0, 0.68), (-1.15, 0.8), (-1, 0)])
 
 
@@ -229,7 +229,7 @@ def clutter(canvas: Canvas, rng: np.random.Generator) -> None:
         else:
             thing(canvas, x, y, r, colours)
 
-
+# %% ../nbs/00a_drawn_data.ipynb #7e819879
 def light(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
     "Brightness, a gradient, a cast shadow, a tint and grain over all; uint8 (size, size, 3)."
     x, y = grid(canvas.size)

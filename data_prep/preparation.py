@@ -40,7 +40,14 @@ def check_options(name: str, given: dict) -> dict:
             raise DataError(f"option {key}={options[key]!r}: expected something like {default!r}")
         if key in ("n", "size") and (options[key] < 8 or options[key] != int(options[key])):
             raise DataError(f"option {key}={options[key]!r}: expected a whole number of 8 or more")
-    return options
+    return {key: type(default)(options[key]) for key, default in known.items()}
+
+# %% ../nbs/01_dataset_making.ipynb #6810b3b4
+def one_of(value: str, allowed: tuple[str, ...]) -> str:
+    "The value, if it is among those allowed."
+    if value not in allowed:
+        raise DataError(f"{value!r}: expected one of {', '.join(allowed)}")
+    return value
 
 # %% ../nbs/01_dataset_making.ipynb #169fc0c3
 def check_split(split, split_numbers):
@@ -78,13 +85,14 @@ def check_places(out: Path, source: Path | None) -> None:
         raise DataError(f"the source {source} lies inside --out {out}: choose another folder")
 
 # %% ../nbs/01_dataset_making.ipynb #5e7ff99a
-def fingerprint(source: Path | None) -> str:
+def fingerprint(source: Path | None, groups: str | None) -> str:
     "Changes when a file of the source comes, goes or is written to; for drawn sets, when the drawing code does."
     if source is None:
         code = sorted(Path(data_prep.__file__).parent.glob("draw*.py"))
         return sha256(b"".join(p.read_bytes() for p in code)).hexdigest()
     paths = files_below(source)[0] if source.is_dir() else [""]
-    return sha256("\n".join(f"{p} {stamp(source / p)}" for p in paths).encode()).hexdigest()
+    stamps = [f"{p} {stamp(source / p)}" for p in paths] + [f"{groups} {stamp(Path(groups or ''))}"]
+    return sha256("\n".join(stamps).encode()).hexdigest()
 
 # %% ../nbs/01_dataset_making.ipynb #0840e961
 @contextmanager
@@ -119,24 +127,20 @@ def prepare(
     **options,            # of the source: n, size, shortcut, both, breeds, drop_rotated
 ) -> Path:
     "Write manifest.csv, skipped.csv and dataset.json for a data set; the same call again changes nothing."
-    options = check_options(name, options)
-    for value, allowed in ((layout, LAYOUTS), (duplicates, ("bytes", "pixels"))):
-        if value not in allowed:
-            raise DataError(f"{value!r}: expected one of {', '.join(allowed)}")
-    arguments = {"split": check_split(split, split_numbers), "seed": seed, "layout": layout, "groups": groups,
-                 "duplicates": duplicates, "options": options}
+    arguments = {"split": check_split(split, split_numbers), "seed": int(seed), "groups": groups,
+                 "layout": one_of(layout, LAYOUTS), "duplicates": one_of(duplicates, ("bytes", "pixels"))}
+    arguments["options"] = check_options(name, options)
     out = Path(out).expanduser().absolute()
     out = out.parent.resolve() / out.name
     with plain_errors(out):
         place = locate(name, source, data_root, cache)
         check_places(out, place)
-        arguments = {"name": name, "source": place and str(place), "version": VERSION} | arguments
-        return make(arguments, place, out, force, workers)
+        return make({"name": name, "source": place and str(place), "version": VERSION} | arguments, place, out, force, workers)
 
 # %% ../nbs/01_dataset_making.ipynb #b42c87e7
 def make(arguments: dict, source: Path | None, out: Path, force: bool, workers: int) -> Path:
     "Build beside `out` and swap in; or find that nothing is to be done."
-    print_ = fingerprint(source)
+    print_ = fingerprint(source, arguments["groups"])
     if same_as_before(arguments, print_, earlier(out), out, force):
         return out
     with partial_folder(out) as work:
@@ -250,7 +254,13 @@ def split_rows(table: pd.DataFrame, listing: Listing, arguments: dict, known: So
         table["split"] = assign_splits(table, split or known.split, arguments["seed"])
         return leave_out(table, listing, table.split == "", "left over: the counts ask for fewer images")
     table = leave_out(table, listing, crossing(table), "its group or an identical picture is in a later split")
-    return table if isinstance(split, dict) else table.assign(split=carve_val(table, arguments["seed"]))
+    if isinstance(split, dict):
+        return table
+    if "test" not in set(table.split):
+        listing.notes.append("the source's own val is the test here")
+    if not {"val", "test"} <= set(table.split):
+        listing.notes.append("the source has no further images for val: a tenth of its training images, by lot")
+    return table.assign(split=carve_val(table, arguments["seed"]))
 
 # %% ../nbs/01_dataset_making.ipynb #df6c6ed7
 def leave_out(table: pd.DataFrame, listing: Listing, which, reason: str) -> pd.DataFrame:

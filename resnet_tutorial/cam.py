@@ -93,7 +93,7 @@ def _as_float(image):
         )
     return image.clamp(0, 1).expand(*image.shape[:-3], 3, -1, -1)
 
-
+# %% ../nbs/09_cam.ipynb #8567530a
 def colorize(
     cam: torch.Tensor,       # (..., h, w) in [0, 1]
     cmap: str = "inferno",   # a matplotlib colour map; "jet" is the sources'
@@ -102,7 +102,7 @@ def colorize(
     rgb = matplotlib.colormaps[cmap](cam.cpu().numpy())[..., :3]
     return torch.from_numpy(rgb).float().movedim(-1, -3).to(cam.device)
 
-
+# %% ../nbs/09_cam.ipynb #8fbfb906
 def overlay(
     image: torch.Tensor,                # (3, H, W) or (B, 3, H, W); uint8 0-255 or float 0-1
     cam: torch.Tensor,                  # (h, w) or (B, h, w) in [0, 1]: normalised; upsampled here if smaller

@@ -32,7 +32,7 @@ def options(
 def build_command(
     check: Annotated[bool, typer.Option("--check", help="Change nothing; exit code 1 if a file is not as generated.")] = False,
 ) -> None:
-    "Generate the library, its tests, data_prep and README.md from the notebooks."
+    "Generate the library, its tests and README.md from the notebooks."
     from resnet_tutorial.build import build, describe
 
     changes = build(check=check)

@@ -156,7 +156,7 @@ def best_box_iou(
         best.append(torch.nan if not len(true) else iou.max().item() if iou.numel() else 0.0)
     return torch.tensor(best, device=cam.device)
 
-
+# %% ../nbs/08_localization.ipynb #c6cfb2eb
 def gt_known_loc(
     cam: torch.Tensor,          # (B, H, W) maps of the true class
     boxes,                      # (B, 4), or a list of (m, 4)
@@ -302,9 +302,9 @@ def summarize(
     seed: int = 0,
 ) -> pd.DataFrame:             # a row a score: mean, low, high, images, undefined
     "Mean of what is defined with its 95 % bootstrap interval over pictures, and how many were not defined."
-    rng, rows = np.random.default_rng(seed), {}
+    rows = {}
     for name, values in scores.items():
-        values = np.asarray(values, dtype=float)
+        values, rng = np.asarray(values, dtype=float), np.random.default_rng(seed)
         known = values[~np.isnan(values)]
         low = high = mean = np.nan
         if len(known):

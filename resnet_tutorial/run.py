@@ -17,6 +17,7 @@ import base64
 import contextlib
 import copy
 import difflib
+import html
 import io
 import json
 import math
@@ -401,6 +402,9 @@ def finish(job: Job) -> dict:
     resources = {"metadata": {"path": str(job.path.parent), "name": job.path.stem}}
     page, _ = HTMLExporter(embed_images=True).from_notebook_node(copy.deepcopy(notebook), resources)
     page = re.sub(r'href="(\d\w*)\.ipynb', r'href="\1.html', page)  # links lead on to the pages of this run
+    alts = iter([figure["alt"] for figure in figures_of(notebook, job.path.stem) if "svg" not in figure["mime"]])
+    missing = r'(<div class="jp-RenderedImage[^>]*>\s*<img )alt="No description[^"]*"'  # nbconvert knows no fig-alt
+    page = re.sub(missing, lambda found: f'{found[1]}alt="{html.escape(next(alts, ""))}"', page)
     (job.out / f"{job.path.stem}.html").write_text(page, encoding="utf-8")
     return {"numbers": numbers_of(notebook)}
 
@@ -416,7 +420,7 @@ def as_data_uri(data: str, mime: str) -> str:
 
 
 def figures_of(notebook, title: str) -> list[dict]:
-    "The pictures of an executed notebook: source, alternative text and caption."
+    "The pictures of an executed notebook: data, MIME type, alternative text and caption."
     figures = []
     for cell in notebook.cells:
         said = dict(re.findall(r"^#\|\s*(fig-cap|fig-alt):\s*(.+?)\s*$", cell.source, re.M))
@@ -425,7 +429,7 @@ def figures_of(notebook, title: str) -> list[dict]:
             for mime in sorted({"image/png", "image/jpeg", "image/svg+xml"} & output.get("data", {}).keys()):
                 caption = said.get("fig-cap", "")
                 alt = said.get("fig-alt") or caption or f"Figure {len(figures) + 1} of {title}"
-                figures.append({"src": as_data_uri(output.data[mime], mime), "alt": alt, "caption": caption})
+                figures.append({"data": output.data[mime], "mime": mime, "alt": alt, "caption": caption})
     return figures
 
 # %% ../nbs/91_run.ipynb #a430bc4d
@@ -510,7 +514,7 @@ CARD = """
 {% if n.figures or n.numbers %}<div class="body">
 {% if n.figures %}<div class="figures">{% for figure in n.figures %}
 <button type="button" data-caption="{{ figure.caption }}" data-page="{{ n.name }}.html" aria-label="Enlarge: {{ figure.alt }}">
-<img src="{{ figure.src }}" alt="{{ figure.alt }}"></button>{% endfor %}</div>{% endif %}
+<img src="{{ figure.data | uri(figure.mime) }}" alt="{{ figure.alt }}"></button>{% endfor %}</div>{% endif %}
 {% if n.numbers %}<table><caption>Key numbers</caption>{% for name, value in n.numbers.items() %}
 <tr><th scope="row">{{ name | replace('_', ' ') }}</th><td>{{ value | short }}</td></tr>{% endfor %}</table>{% endif %}
 </div>{% endif %}
@@ -583,7 +587,7 @@ def card_of(entry: dict, out: Path) -> dict:
 def write_page(summary: dict, out: Path, project: str) -> None:
     "Write index.html: what came out of a run, on one page without anything from elsewhere."
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.ChainableUndefined)
-    environment.filters |= {"duration": duration, "short": short}
+    environment.filters |= {"duration": duration, "short": short, "uri": as_data_uri}
     started = datetime.fromisoformat(summary["started"])
     page = environment.from_string(PAGE).render(
         looks=jinja2.utils.markupsafe.Markup(LOOKS),

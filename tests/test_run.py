@@ -19,6 +19,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from resnet_tutorial.run import (
+    as_data_uri,
     convert,
     figures_of,
     find_notebook,
@@ -189,15 +190,15 @@ def test_figures_carry_the_alternative_text_of_their_cell():
         cell.outputs = [nbformat.v4.new_output("display_data", {"image/svg+xml": svg, "text/plain": "x"})]
     figures = figures_of(notebook, "Plots")
     assert [(figure["alt"], figure["caption"]) for figure in figures] == [("'Two' <dots>", "A: b"), ("Figure 2 of Plots", "")]
-    assert figures[0]["src"].startswith("data:image/svg+xml;base64,")
+    assert as_data_uri(figures[0]["data"], figures[0]["mime"]).startswith("data:image/svg+xml;base64,")
 
 # %% ../nbs/91_run.ipynb #88b4bdb7
 def test_the_page_holds_figures_numbers_and_errors_and_nothing_from_elsewhere():
     plot = ["# Plots & <more>\n\n> to look at", PLOT, REPORT, "report('slope', 1.23456)"]
     with mini_repo({"00_plot": plot, "01_bad": ["raise ValueError('<b>bad</b>')"]}) as root:
         run_notebooks([], out=root / "out", root=root, say=str)
-        page = (root / "out" / "index.html").read_text()
-    assert 'alt="A line that rises"' in page and "data:image/webp;base64," in page and 'data-caption="A line"' in page
+        page, chapter = ((root / "out" / name).read_text() for name in ("index.html", "00_plot.html"))
+    assert 'alt="A line that rises"' in page and 'alt="A line that rises"' in chapter and "data:image/webp;base64," in page and 'data-caption="A line"' in page
     assert "<td>1.235</td>" in page and "Plots &amp; &lt;more&gt;" in page and "1 of 2 notebooks ran" in page
     assert "ValueError: &lt;b&gt;bad&lt;/b&gt;" in page and "in cell 1 (id cell-1)" in page and "<b>bad" not in page
     assert 'href="00_plot.html"' in page and not re.search(r"(src|href)=.https?:|url\(|@import", page)
