@@ -116,9 +116,11 @@ def plot_reliability(predictions: pd.DataFrame, axis, bins: int = 10) -> None:
 
 # %% ../nbs/06_evaluation.ipynb #4e1c2444
 def gallery(run: Run, predictions: pd.DataFrame, right: bool, split: str = "test", most: int = 8) -> Figure:
-    "The most confident right (or wrong) answers with true and predicted class and confidence."
+    "The most confident right (or wrong) answers, of each class as many, with true and predicted class and confidence."
     hit = predictions.true == predictions.predicted
-    chosen = predictions[hit == right].nlargest(most, "confidence", keep="first")
+    found = predictions[hit == right].sort_values("confidence", ascending=False, kind="stable")
+    each = -(-most // len(run.class_names))
+    chosen = found.groupby("true").head(each).sort_values("true", kind="stable").head(most)
     images = run.data.images(split, run.recipe.image_size)
     fig, axes = plt.subplots(1, most, figsize=(1.35 * most, 1.9), dpi=90)
     for axis in axes:

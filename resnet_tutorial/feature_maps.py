@@ -20,8 +20,8 @@ def plain_model(model: nn.Module) -> nn.Module:
             raise TypeError("a scripted model has no Python layers to look into; give the model it was scripted from")
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             model = model.module
-        elif hasattr(model, "_orig_mod"):  # torch.compile
-            model = model._orig_mod
+        elif "_orig_mod" in model._modules:  # torch.compile
+            model = model._modules["_orig_mod"]
         else:
             return model
 
@@ -41,15 +41,19 @@ def twin(model: nn.Module) -> nn.Module:
         module = plain_model(module)
         if id(module) not in made:
             other = made[id(module)] = type(module).__new__(type(module))
-            other.__dict__ = {
-                key: MethodType(value.__func__, other) if getattr(value, "__self__", None) is module else value
-                for key, value in module.__dict__.items()
-            }
-            other._parameters = {name: _share(p) for name, p in module._parameters.items()}
-            other._buffers = {name: _share(b) for name, b in module._buffers.items()}
-            other._forward_hooks = module._forward_hooks.copy()
-            other._modules = {name: child if child is None else copy(child) for name, child in module._modules.items()}
-            other._compiled_call_impl, other.training = None, False
+            # straight into __dict__: a hundred modules, and Module.__setattr__ is slow
+            vars(other).update(
+                vars(module),
+                _parameters={name: _share(p) for name, p in module._parameters.items()},
+                _buffers={name: _share(b) for name, b in module._buffers.items()},
+                _modules={name: child if child is None else copy(child) for name, child in module._modules.items()},
+                _forward_hooks=module._forward_hooks.copy(),
+                _compiled_call_impl=None,
+                training=False,
+            )
+            for key, value in vars(module).items():
+                if type(value) is MethodType and value.__self__ is module:  # a forward that was replaced by hand
+                    vars(other)[key] = MethodType(value.__func__, other)
         return made[id(module)]
 
     with torch.inference_mode(False):

@@ -120,13 +120,21 @@ _RESHAPES = ("ViewBackward0", "ReshapeAliasBackward0", "UnsafeViewBackward0", "S
              "SqueezeBackward3", "AliasBackward0")
 
 
+def _only_reshapes(node):
+    "A node that keeps all values in their order; pooling in channels-last format ends in as_strided to (B, C, 1, 1)."
+    if node.name() in ("AsStridedBackward0", "AsStridedBackward1"):
+        size, stride = node._saved_size, node._saved_stride
+        return tuple(size[2:]) == (1, 1) and tuple(stride[:2]) == (size[1], 1) and not node._saved_storage_offset
+    return node.name() in _RESHAPES
+
+
 def _head_weight(logits, activation):
     "W (K, C) where autograd's graph says logits = W mean(activation) + b and nothing else; None otherwise."
     node = logits.grad_fn
     if node is None or node.name() != "AddmmBackward0":
         return None
     weight, node = node._saved_mat2, node.next_functions[1][0]
-    while node is not None and node.name() in _RESHAPES:
+    while node is not None and _only_reshapes(node):
         node = node.next_functions[0][0]
     if node is None or node.name() != "MeanBackward1":
         return None

@@ -293,7 +293,7 @@ def score_maps(
             scores[f"energy_in_{name}"] = energy_pointing_game(cam, truth)
     if masks is not None:
         scores["mask_iou"] = mask_iou(cam, masks, threshold)
-    return pd.DataFrame({name: score.cpu().numpy() for name, score in scores.items()})
+    return pd.DataFrame({name: score.cpu().numpy() for name, score in scores.items()}, index=range(len(cam)))
 
 # %% ../nbs/08_localization.ipynb #210e5ae3
 def summarize(

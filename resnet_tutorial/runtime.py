@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'NUMBER_MIME', 'Runtime', 'cpu_has_fast_bfloat16', 'fast_dtype', 'best_device', 'choose_runtime',
-           'seed_everything', 'setup', 'environment', 'report_bundle', 'report']
+           'seed_everything', 'setup', 'environment', 'report_bundle', 'report', 'progress']
 
 # %% ../nbs/00_runtime.ipynb #fbcfacd4
 import math
@@ -12,6 +12,7 @@ import os
 import platform
 import random
 import sys
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 import torchvision
 from torch import nn
+from tqdm.auto import tqdm
 
 # %% ../nbs/00_runtime.ipynb #9517b003
 @dataclass(frozen=True)
@@ -155,3 +157,8 @@ def report(name: str, value: float | int | bool | str) -> None:
         ipython.display.display(bundle, raw=True)
     else:
         print(bundle["text/plain"])
+
+# %% ../nbs/00_runtime.ipynb #1f8fb3bb
+def progress(iterable: Iterable, title: str) -> tqdm:
+    "A progress bar over an iterable that leaves no trace; hidden where TQDM_DISABLE is 1."
+    return tqdm(iterable, desc=title, leave=False, disable=os.environ.get("TQDM_DISABLE") == "1")

@@ -34,12 +34,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import cross_entropy
-from tqdm.auto import tqdm
 
 import resnet_tutorial
 from .data import IMAGENET, ImageData, Loader, Normalization, channel_statistics, make_loader, open_data
 from .models import build_model
-from .runtime import Runtime, environment, setup
+from .runtime import Runtime, environment, progress, setup
 
 # %% ../nbs/05_training.ipynb #8e59e7e0
 class Checked(BaseModel):
@@ -270,7 +269,7 @@ class Trainer:
         "Train on every batch once; the mean loss and the accuracy over pictures."
         training_mode(self.model)
         loss, right, seen = 0.0, 0, 0
-        for step, (images, labels) in enumerate(tqdm(loader, desc=title, leave=False)):
+        for step, (images, labels) in enumerate(progress(loader, title)):
             rate = self.schedule.get_last_lr()[0]
             logits = self.step(self.runtime.to(images), labels := self.runtime.to(labels))
             if not math.isfinite(self.loss):

@@ -207,7 +207,7 @@ def test_every_picture_gets_a_row_and_every_truth_its_scores():
     scores = score_maps(cam, boxes, masks, correct=torch.tensor([True, True]))
     assert len(scores) == 2 and scores.iloc[1].isna().all()
     assert scores.loc[0, ["pointing_game_box", "pointing_game_mask", "top1_loc"]].tolist() == [1, 1, 1]
-    assert score_maps(cam).shape[1] == 0
+    assert score_maps(cam).shape == (2, 0)
     several = score_maps(cam, [torch.tensor([[0.0, 0, 4, 4], [4, 4, 12, 12]]), torch.zeros(0, 4)])
     assert several["box_iou"].tolist()[0] == scores["box_iou"].tolist()[0] and several.iloc[1].isna().all()
 

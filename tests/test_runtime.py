@@ -2,6 +2,7 @@
 
 # %% ../nbs/00_runtime.ipynb #ae539cb2
 import json
+import os
 import random
 import subprocess
 import sys
@@ -59,7 +60,7 @@ def test_a_cuda_device_that_is_not_there_is_refused_rather_than_replaced_silentl
         assert choose_runtime("cuda").device.type == "cuda"
 
 # %% ../nbs/00_runtime.ipynb #221069d8
-def test_the_same_seed_gives_the_same_numbers_in_python_numpy_and_pytorch():
+def test_the_same_seed_gives_the_same_numbers_in_python__numpy_and_pytorch():
     draws = []
     for _ in range(2):
         setup(7, device="cpu")
@@ -127,4 +128,12 @@ def test_outside_a_notebook_report_prints_one_line():
 # %% ../nbs/00_runtime.ipynb #205704f9
 def test_importing_the_package_loads_no_torch():
     code = "import sys, resnet_tutorial; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = subprocess.run([sys.executable, "-c", code])
+    assert done.returncode == 0
+
+# %% ../nbs/00_runtime.ipynb #e73a28be
+def test_a_progress_bar_hands_out_what_it_is_given_and_is_silent_where_tqdm_disable_is_set():
+    code = "from resnet_tutorial.runtime import progress; print(list(progress([1, 2], 'waiting')))"
+    quiet = {**os.environ, "TQDM_DISABLE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=quiet)
+    assert (done.stdout, done.stderr) == ("[1, 2]\n", "")

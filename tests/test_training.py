@@ -66,11 +66,11 @@ def test_an_unknown_recipe_is_refused_with_the_known_ones_and_the_nearest():
 
 # %% ../nbs/05_training.ipynb #ab62ebd9
 def test_another_number_of_epochs_stretches_the_phases_in_proportion():
-    longer, usual = load_recipe("cats_vs_dogs", epochs=24), load_recipe("cats_vs_dogs")
-    assert sum(phase.epochs for phase in longer.phases) == 24
+    longer, usual = load_recipe("cats_vs_dogs", epochs=16), load_recipe("cats_vs_dogs")
+    assert sum(phase.epochs for phase in longer.phases) == 16
     ratios = [a.epochs / b.epochs for a, b in zip(longer.phases, usual.phases, strict=True)]
     assert max(ratios) < 1.5 * min(ratios)
-    assert longer.name == "cats_vs_dogs_epochs24"
+    assert longer.name == "cats_vs_dogs_epochs16"
 
 # %% ../nbs/05_training.ipynb #c263522f
 def test_a_missing_weights_file_is_said_and_the_next_starting_point_taken():

@@ -1,0 +1,199 @@
+"""What class activation maps cost here and with captum, torchcam and pytorch-grad-cam.
+
+    python benchmarks/cam.py [--rounds 5] [--size 224] [--skip-memory]
+
+One thread; the cases of a group run in turn, round after round, and each keeps its least process-CPU time, so that a
+busy machine disturbs all of them alike. Memory is the growth of the resident set in a process of its own."""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import captum.attr
+import pandas as pd
+import pytorch_grad_cam
+import torch
+import torchcam.methods
+import torchvision
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+from resnet_tutorial.cam import class_activation_map
+from resnet_tutorial.feature_maps import find_layers
+from resnet_tutorial.grad_cam import grad_cam
+from resnet_tutorial.models import build_model
+
+METHODS = {
+    "grad_cam": torchcam.methods.GradCAM,
+    "grad_cam++": torchcam.methods.GradCAMpp,
+    "xgrad_cam": torchcam.methods.XGradCAM,
+    "layer_cam": torchcam.methods.LayerCAM,
+}
+
+
+def forward(model, x):
+    with torch.inference_mode():
+        return model(x)
+
+
+def torchcam_maps(model, x, layers, method="grad_cam"):
+    with METHODS[method](model, layers) as extractor:
+        return extractor([0] * len(x), model(x), normalized=False)
+
+
+def captum_maps(model, x, layers):
+    modules = dict(model.named_modules())
+    return [captum.attr.LayerGradCam(model, modules[name]).attribute(x, 0) for name in layers]
+
+
+def pgc_maps(model, x, layers):
+    modules, maps = dict(model.named_modules()), []
+    for name in layers:
+        with pytorch_grad_cam.GradCAM(model, [modules[name]]) as extractor:
+            maps.append(extractor(x, [ClassifierOutputTarget(0)] * len(x)))
+    return maps
+
+
+def pgc_list(model, x, layers):
+    modules = dict(model.named_modules())
+    with pytorch_grad_cam.GradCAM(model, [modules[name] for name in layers]) as extractor:
+        return extractor(x, [ClassifierOutputTarget(0)] * len(x))
+
+
+def every_class(model, x):
+    with torch.inference_mode():
+        features = model.forward_features(x)
+        return class_activation_map(features, model.fc.weight), model.fc(features.mean((2, 3)))
+
+
+def measure(cases, rounds):
+    "Least process-CPU seconds of each case; all cases in turn, round after round."
+    for work in cases.values():
+        work()
+    least = dict.fromkeys(cases, float("inf"))
+    for _ in range(rounds):
+        for name, work in cases.items():
+            start = time.process_time()
+            work()
+            least[name] = min(least[name], time.process_time() - start)
+    return least
+
+
+def groups(size):
+    "Group -> case -> work."
+    model, batch = torchvision.models.resnet50().eval(), torch.randn(16, 3, size, size)
+    own, one, blocks = build_model("resnet50", 1000).eval(), batch[:1], list(find_layers(model))
+    last = blocks[-1:]
+    return {
+        "last block, one picture": {
+            "plain forward": lambda: forward(model, one),
+            "ours": lambda: grad_cam(model, one, 0, last),
+            "captum": lambda: captum_maps(model, one, last),
+            "torchcam": lambda: torchcam_maps(model, one, last),
+            "pytorch-grad-cam": lambda: pgc_maps(model, one, last),
+        },
+        "16 blocks, one picture": {
+            "plain forward": lambda: forward(model, one),
+            "ours": lambda: grad_cam(model, one, 0, blocks),
+            "torchcam, list": lambda: torchcam_maps(model, one, blocks),
+            "captum, layer by layer": lambda: captum_maps(model, one, blocks),
+            "pytorch-grad-cam, layer by layer": lambda: pgc_maps(model, one, blocks),
+        },
+        "four methods, 16 blocks": {
+            "ours, one pass": lambda: grad_cam(model, one, 0, blocks, list(METHODS)),
+            "torchcam, a list call a method": lambda: [torchcam_maps(model, one, blocks, m) for m in METHODS],
+        },
+        "CAM of 1,000 classes, batch of 16": {
+            "plain forward": lambda: forward(own, batch),
+            "ours": lambda: every_class(own, batch),
+        },
+    }
+
+
+def peak_memory(case, size):
+    "MB per picture by which the resident set grows at most, batch of 8; run in a fresh process."
+    model, x = torchvision.models.resnet50().eval(), torch.randn(8, 3, size, size)
+    blocks = list(find_layers(model))
+    work = {
+        "plain forward": lambda: forward(model, x),
+        "ours, 16 blocks": lambda: grad_cam(model, x, 0, blocks),
+        "ours, last block": lambda: grad_cam(model, x, 0, blocks[-1]),
+        "torchcam, 16 blocks": lambda: torchcam_maps(model, x, blocks),
+        "pytorch-grad-cam, 16 blocks": lambda: pgc_list(model, x, blocks),
+        "pytorch-grad-cam, last block": lambda: pgc_list(model, x, blocks[-1:]),
+    }[case]
+    forward(model, x[:1, :, :32, :32])  # libraries load what they load once
+    status = Path("/proc/self/status")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+
+    def field(name):
+        return int(next(line for line in status.read_text().splitlines() if line.startswith(name)).split()[1])
+
+    before = field("VmRSS")
+    work()
+    return (field("VmHWM") - before) / 1024 / len(x)
+
+
+MEMORY_CASES = ["plain forward", "ours, 16 blocks", "ours, last block", "torchcam, 16 blocks", "pytorch-grad-cam, 16 blocks",
+                "pytorch-grad-cam, last block"]
+
+
+def measured_memory(size):
+    rows = {}
+    for case in MEMORY_CASES:
+        command = [sys.executable, __file__, "--size", str(size), "--memory", case]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        rows[case] = float(output.split()[-1])
+    return rows
+
+
+def claims(times, memory):
+    "Claim, found ratio, limit, kept?"
+    last, blocks = times["last block, one picture"], times["16 blocks, one picture"]
+    four, classes = times["four methods, 16 blocks"], times["CAM of 1,000 classes, batch of 16"]
+    rows = [
+        ("last block / plain forward", last["ours"] / last["plain forward"], "<=", 1.05),
+        ("pytorch-grad-cam / ours, last block", last["pytorch-grad-cam"] / last["ours"], ">=", 3),
+        ("captum / ours, 16 blocks", blocks["captum, layer by layer"] / blocks["ours"], ">=", 10),
+        ("pytorch-grad-cam / ours, 16 blocks", blocks["pytorch-grad-cam, layer by layer"] / blocks["ours"], ">=", 20),
+        ("ours / torchcam's list, 16 blocks", blocks["ours"] / blocks["torchcam, list"], "<=", 1.05),
+        ("torchcam / ours, four methods", four["torchcam, a list call a method"] / four["ours, one pass"], ">=", 3),
+        ("CAM of 1,000 classes / plain forward", classes["ours"] / classes["plain forward"], "<=", 1.05),
+    ]
+    if memory:
+        share = memory["ours, 16 blocks"] / memory["pytorch-grad-cam, 16 blocks"]
+        rows.append(("peak memory, ours / pytorch-grad-cam, 16 blocks", share, "<=", 0.7))
+    return [(name, found, sign, limit, found <= limit if sign == "<=" else found >= limit) for name, found, sign, limit in rows]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="how often each case runs")
+    parser.add_argument("--size", type=int, default=224, help="side of the pictures in pixels")
+    parser.add_argument("--skip-memory", action="store_true", help="leave out the memory table (Linux only)")
+    parser.add_argument("--memory", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    if options.memory:
+        print(peak_memory(options.memory, options.size))
+        return
+    times = {}
+    for name, cases in groups(options.size).items():
+        times[name] = measure(cases, options.rounds)
+        first = next(iter(times[name].values()))
+        table = pd.DataFrame({"CPU ms": {k: 1000 * v for k, v in times[name].items()}})
+        print(f"\n{name}\n{table.assign(ratio=table['CPU ms'] / first / 1000).round(2).to_string()}", flush=True)
+    memory = {} if options.skip_memory else measured_memory(options.size)
+    if memory:
+        print(f"\npeak memory, MB a picture\n{pd.Series(memory).round(1).to_string()}")
+    table = pd.DataFrame(claims(times, memory), columns=["claim", "found", "", "limit", "kept"])
+    print(f"\n{table.round(3).to_string(index=False)}")
+
+
+if __name__ == "__main__":
+    main()
