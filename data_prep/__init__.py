@@ -6,8 +6,9 @@
 from data_prep.charts import plot_counts
 from data_prep.errors import DataError
 from data_prep.images import read_image
+from data_prep.layouts import summary
 from data_prep.manifest import read_info, read_manifest
-from data_prep.preparation import prepare, summary
+from data_prep.preparation import prepare
 from data_prep.sources import SOURCES, find_source
 
 __all__ = ["DataError", "SOURCES", "find_source", "plot_counts", "prepare", "read_image", "read_info", "read_manifest", "summary"]

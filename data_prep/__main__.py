@@ -8,8 +8,9 @@ import sys
 
 from data_prep.charts import save_counts
 from data_prep.errors import DataError
+from data_prep.layouts import summary
 from data_prep.manifest import read_info
-from data_prep.preparation import prepare, summary
+from data_prep.preparation import prepare
 from data_prep.sources import SOURCES
 
 EXAMPLES = """examples:

@@ -123,3 +123,11 @@ def scan(
         found = [vars(c) for c in tqdm(found, "checking", len(new), disable=None, leave=False)]
     fresh = new[["path", "size", "mtime"]].assign(**pd.DataFrame(found, index=new.index, columns=list(vars(Checked()))))
     return fresh if "reason" not in table else pd.concat([table[table.reason.notna()], fresh]).sort_index()
+
+# %% ../nbs/01_dataset_making.ipynb #8e44d0d2
+def write_png(array: np.ndarray, path: Path) -> str:
+    "Write an array as PNG; returns the sha256 of the file's bytes."
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG", compress_level=4)
+    path.write_bytes(buffer.getvalue())
+    return hashlib.sha256(buffer.getvalue()).hexdigest()

@@ -82,7 +82,7 @@ def partial_folder(out: Path) -> Iterator[Path]:
     out.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(out.parent / f".{out.name}.lock"):
         clean_up(out)
-        work = Path(mkdtemp(prefix=f"{out.name}.partial-", dir=out.parent))
+        work = Path(mkdtemp(prefix=beside(out, "partial"), dir=out.parent))
         work.chmod(0o755)
         try:
             yield work
@@ -90,17 +90,28 @@ def partial_folder(out: Path) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
 
 # %% ../nbs/01_dataset_making.ipynb #455e5c65
+def beside(out: Path, kind: str) -> str:
+    "How the name of a temporary folder beside `out` begins; nobody else's folder is called like that."
+    return f".{out.name}.data_prep-{kind}-"
+
+
+def leftovers(out: Path) -> list[Path]:
+    "What a killed run (or one that is at work right now) has left beside `out`."
+    return sorted(p for kind in ("old", "partial") for p in out.parent.glob(f"{glob_escape(beside(out, kind))}*"))
+
+
 def clean_up(out: Path) -> None:
     "After a kill: an old folder whose successor never arrived goes back in place, half-made ones go."
-    for old in sorted(out.parent.glob(f"{glob_escape(out.name)}.old-*")):
-        shutil.rmtree(old) if out.exists() else os.rename(old, out)
-    for half in out.parent.glob(f"{glob_escape(out.name)}.partial-*"):
-        shutil.rmtree(half)
+    for rest in leftovers(out):  # "old" comes before "partial"
+        if rest.name.startswith(beside(out, "old")) and not out.exists() and any(rest.iterdir()):
+            os.rename(rest, out)
+        else:
+            shutil.rmtree(rest)
 
 
 def swap_in(work: Path, out: Path) -> None:
     "Put the finished folder in place with renames; what was there before goes last."
-    old = Path(mkdtemp(prefix=f"{out.name}.old-", dir=out.parent))
+    old = Path(mkdtemp(prefix=beside(out, "old"), dir=out.parent))
     if out.exists():
         os.rename(out, old)  # onto an empty folder
     os.rename(work, out)

@@ -5,7 +5,6 @@
 
 import errno
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -18,11 +17,13 @@ import pooch
 import data_prep
 from data_prep.errors import DataError
 from data_prep.images import scan, stamp
+from data_prep.layouts import describe, lay_out
 from data_prep.manifest import (
-    COLUMNS, KNOWN_COLUMNS, VERSION, earlier, partial_folder, read_info, read_manifest, swap_in, write_csv, write_json,
+    COLUMNS, VERSION, earlier, leftovers, partial_folder, read_info, swap_in, write_csv, write_json,
 )
-from data_prep.sources import Source, download_source, find_source, list_drawn, source_of
-from data_prep.splits import SPLITS, assign_splits, carve_val, crossing, merge_groups, read_ranges, read_split, split_by_number
+from data_prep.packed import list_drawn
+from data_prep.sources import Source, download_source, find_source, source_of
+from data_prep.splits import assign_splits, carve_val, crossing, merge_groups, read_ranges, read_split, split_by_number
 from data_prep.tree import Listing, files_below, group_names
 
 LAYOUTS = ("manifest", "copy", "link")
@@ -141,7 +142,7 @@ def prepare(
 def make(arguments: dict, source: Path | None, out: Path, force: bool, workers: int) -> Path:
     "Build beside `out` and swap in; or find that nothing is to be done."
     print_ = fingerprint(source, arguments["groups"])
-    if same_as_before(arguments, print_, earlier(out), out, force):
+    if same_as_before(arguments, print_, earlier(out), out, force) and not leftovers(out):
         return out
     with partial_folder(out) as work:
         before = earlier(out)
@@ -189,7 +190,7 @@ def build(arguments: dict, source: Path | None, work: Path, out: Path, workers: 
     write_csv(table.sort_values("path")[columns], work / "manifest.csv")
     write_csv(pd.DataFrame(sorted(listing.skipped), columns=["path", "reason"]), work / "skipped.csv")
     write_csv(seen, work / "scan.csv")
-    return describe(table, listing, arguments, known, root)
+    return describe(table, listing, arguments, known.licence, root)
 
 # %% ../nbs/01_dataset_making.ipynb #fd64fef0
 def read_source(name: str, source: Path | None, work: Path, arguments: dict, workers: int) -> Listing:
@@ -287,58 +288,3 @@ def note_thin_classes(table: pd.DataFrame, listing: Listing) -> None:
     thin = int((counts == 0).any(axis=1).sum())
     if thin:
         listing.notes.append(f"{thin} of {len(counts)} classes are missing from one split or more: they have too few images or groups")
-
-# %% ../nbs/01_dataset_making.ipynb #4c599768
-def lay_out(table: pd.DataFrame, root: Path, work: Path, layout: str, inside: bool) -> tuple[list[str], str]:
-    "Where each picture is, from which root: left alone, or copied or linked into split/class/ folders."
-    if layout == "manifest":
-        before = root.relative_to(work) if inside else Path()
-        return [(before / p).as_posix() for p in table.path], "." if inside else str(root)
-    names = folder_names(table)
-    for path, new in zip(table.path, names, strict=True):
-        target = work / new
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if layout == "link":
-            target.symlink_to(os.path.relpath(root / path, target.parent) if inside else root / path)
-        elif inside:
-            os.replace(root / path, target)
-        else:
-            shutil.copyfile(root / path, target)
-    if inside and layout == "copy":
-        for folder in ("images", "unpacked"):
-            shutil.rmtree(work / folder, ignore_errors=True)  # what is left there is in no split
-    return names, "."
-
-# %% ../nbs/01_dataset_making.ipynb #8453d7aa
-def folder_names(table: pd.DataFrame) -> list[str]:
-    "split/class/file for every picture; two files of one name keep their folders' names in front."
-    places = [f"{s}/{c.replace('/', '_')}/" for s, c in zip(table.split, table.class_name, strict=True)]
-    short = [p + PurePosixPath(path).name for p, path in zip(places, table.path, strict=True)]
-    twice = pd.Series(short).str.lower().duplicated(keep=False)
-    return [p + path.replace("/", "__") if t else s for p, path, s, t in zip(places, table.path, short, twice, strict=True)]
-
-# %% ../nbs/01_dataset_making.ipynb #82ee6d52
-def describe(table: pd.DataFrame, listing: Listing, arguments: dict, known: Source, root: str) -> dict:
-    "dataset.json: all that a reader of the manifest needs to know."
-    names = listing.class_names if not listing.extra.get("both") else ["both"]
-    counts = pd.crosstab(table.split, table.class_name).reindex(index=SPLITS, columns=names, fill_value=0)
-    return {
-        "made_by": "data_prep", "version": VERSION, "name": arguments["name"], "root": root,
-        "class_names": listing.class_names, "seed": arguments["seed"], "arguments": arguments,
-        "counts": {s: {c: int(counts.loc[s, c]) for c in names} for s in SPLITS},
-        "images": len(table), "groups": int(table.group.nunique()), "skipped": len(listing.skipped),
-        "duplicates": int(table.sha256.duplicated(keep=False).sum()),
-        "licence": known.licence, "notes": listing.notes,
-    } | listing.extra
-
-# %% ../nbs/01_dataset_making.ipynb #d3ba5574
-def summary(out: str | os.PathLike) -> str:
-    "The counts of a prepared folder as text."
-    info = read_info(out)
-    counts = pd.DataFrame(info["counts"])
-    if len(counts) > 12:
-        counts = pd.concat([counts.head(10), pd.DataFrame({"...": counts.iloc[10:].sum()}).T])
-    lines = [f"{info['name']}: {info['images']:,} images, {len(info['class_names'])} classes, {info['groups']:,} groups; "
-             f"{info['duplicates']:,} images have a twin; {info['skipped']:,} files left out (skipped.csv)"]
-    lines += [counts.assign(all=counts.sum(axis=1)).to_string(), *[f"note: {n}" for n in info["notes"]]]
-    return "\n".join([*lines, f"licence: {info['licence']}"])

@@ -5,11 +5,13 @@
 
 import os
 import re
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from data_prep.download import unpack
 from data_prep.errors import DataError
 
 SPLIT_FOLDERS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
@@ -118,3 +120,25 @@ def groups_from_csv(table: pd.DataFrame, path: Path) -> pd.Series:
     if not set(lookup) & set(table.path):
         raise DataError(f"--groups {path}: names none of the images, for example not {table.path[0]}")
     return pd.Series([lookup.get(p, p) for p in table.path], table.index)
+
+# %% ../nbs/01_dataset_making.ipynb #821904f6
+def opened(source: Path, work: Path, pattern: str = "*") -> tuple[Path, list]:
+    "The folder to read: the source itself, or an archive (given, or alone in the folder) unpacked into `work`."
+    if source.is_dir():
+        archives = sorted(p for p in source.glob(pattern) if p.name.lower().endswith((".zip", ".tgz", ".tar.gz")))
+        if not archives or pattern == "*":
+            return source, []
+        source = archives[0]
+    target = work / "unpacked"
+    return target, unpack(source, target)
+
+# %% ../nbs/01_dataset_making.ipynb #592dd5bc
+def found_names(folder: Path) -> str:
+    "The first names in a folder, for error messages."
+    names = sorted(p.name for p in folder.iterdir())[:5]
+    return f"found {', '.join(names)}" if names else "it is empty"
+
+# %% ../nbs/01_dataset_making.ipynb #29e53c56
+def drop_unpacked(work: Path) -> None:
+    "What was unpacked only to be converted is not kept."
+    shutil.rmtree(work / "unpacked", ignore_errors=True)

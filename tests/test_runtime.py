@@ -60,7 +60,7 @@ def test_a_cuda_device_that_is_not_there_is_refused_rather_than_replaced_silentl
         assert choose_runtime("cuda").device.type == "cuda"
 
 # %% ../nbs/00_runtime.ipynb #221069d8
-def test_the_same_seed_gives_the_same_numbers_in_python__numpy_and_pytorch():
+def test_the_same_seed_gives_the_same_numbers_in_python_numpy_and_pytorch():
     draws = []
     for _ in range(2):
         setup(7, device="cpu")
