@@ -3,7 +3,6 @@
 # %% ../nbs/08_localization.ipynb #79b8dd0c
 import math
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
