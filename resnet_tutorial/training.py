@@ -354,7 +354,11 @@ def comparable(recipe: Recipe) -> dict:
     return recipe.model_dump(exclude={"out_dir", "data_root"})
 
 
-def load_run(folder: str | Path, checkpoint: Literal["best", "last"] = "best") -> Run:
+def load_run(
+    folder: str | Path,
+    checkpoint: Literal["best", "last"] = "best",
+    device: str | None = None,  # None: the recipe's, which is usually auto
+) -> Run:
     "Read a run folder; FileNotFoundError says what is missing."
     folder = Path(folder)
     for name in ("recipe.yaml", "history.csv", f"{checkpoint}.safetensors"):
@@ -364,7 +368,7 @@ def load_run(folder: str | Path, checkpoint: Literal["best", "last"] = "best") -
     file = folder / f"{checkpoint}.safetensors"
     with safe_open(file, "pt") as stored:
         facts = json.loads(stored.metadata()["resnet_tutorial"])
-    runtime = setup(recipe.seed, recipe.device, recipe.precision, recipe.deterministic)
+    runtime = setup(recipe.seed, device or recipe.device, recipe.precision, recipe.deterministic)
     model = build_model(facts["model"], len(facts["class_names"]))
     model.load_state_dict(load_file(file))
     normalization = Normalization(tuple(facts["mean"]), tuple(facts["std"]))

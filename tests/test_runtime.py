@@ -59,6 +59,17 @@ def test_a_cuda_device_that_is_not_there_is_refused_rather_than_replaced_silentl
     else:
         assert choose_runtime("cuda").device.type == "cuda"
 
+# %% ../nbs/00_runtime.ipynb #20403a6d
+@pytest.mark.cuda
+def test_on_a_cuda_device_a_convolution_computes_in_the_chosen_precision():
+    if not torch.cuda.is_available():
+        pytest.skip("PyTorch sees no CUDA device")
+    runtime = choose_runtime("cuda")
+    conv = runtime.to(torch.nn.Conv2d(3, 4, 3))
+    with runtime.autocast():
+        out = conv(runtime.to(torch.zeros(1, 3, 8, 8)))
+    assert (out.device.type, out.dtype) == ("cuda", runtime.dtype)
+
 # %% ../nbs/00_runtime.ipynb #221069d8
 def test_the_same_seed_gives_the_same_numbers_in_python_numpy_and_pytorch():
     draws = []

@@ -248,6 +248,18 @@ def test_a_folder_without_weights_is_no_run():
     with tempfile.TemporaryDirectory() as folder, pytest.raises(FileNotFoundError, match="no finished run: it has no recipe"):
         load_run(folder)
 
+# %% ../nbs/05_training.ipynb #8522bd60
+@pytest.mark.cuda
+def test_a_run_trains_on_a_cuda_device_and_can_be_read_on_a_cpu():
+    if not torch.cuda.is_available():
+        pytest.skip("PyTorch sees no CUDA device")
+    with tempfile.TemporaryDirectory() as folder:
+        small_run = fit(tiny_recipe(folder, device="cuda", precision="auto"))
+        assert next(small_run.model.parameters()).device.type == "cuda"
+        net = load_run(small_run.folder, device="cpu").model
+        images, _ = next(iter(small_run.loader("test")))
+        torch.testing.assert_close(net(images), small_run.model(images.cuda()).cpu(), atol=1e-3, rtol=1e-3)
+
 # %% ../nbs/05_training.ipynb #6f540767
 def test_phases_are_marked_in_the_history():
     with tempfile.TemporaryDirectory() as folder:
