@@ -482,7 +482,7 @@ LOOKS += """
 table { flex: 1 1 230px; align-self: flex-start; border-collapse: collapse; font-size: .9rem; max-width: 100%; }
 caption { text-align: left; color: var(--soft); font-size: .78rem; padding-bottom: 4px; }
 th, td { padding: 6px 0; border-top: 1px solid var(--line); text-align: left; font-weight: 400; vertical-align: top; }
-td { text-align: right; padding-left: 18px; font-weight: 600; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+td { text-align: right; padding-left: 18px; font-weight: 600; font-variant-numeric: tabular-nums; overflow-wrap: break-word; }
 .error { margin-top: 16px; border-left: 4px solid var(--failed); padding: 2px 0 2px 16px; overflow: hidden; }
 .error.timeout { border-color: var(--timeout); } .error.interrupted { border-color: var(--interrupted); }
 .error p { margin: 0 0 4px; overflow-wrap: anywhere; } .error code { font-size: .88em; }
