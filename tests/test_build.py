@@ -22,6 +22,7 @@ from resnet_tutorial.build import (
     render,
     slug,
     untidy,
+    upward_imports,
 )
 
 SETTINGS = "[DEFAULT]\nrepo = mini\nlib_path = mini\nnbs_path = nbs\nversion = 1.2.3\ndescription = A mini library\n"
@@ -385,4 +386,28 @@ def test_every_notebook_of_this_repository_is_fit_to_be_committed():
     except FileNotFoundError:
         pytest.skip("not called inside a checkout of the repository")
     problems = [problem for path in sorted(folder.glob("[!_.]*.ipynb")) for problem in untidy(path)]
+    assert not problems, "\n".join(problems)
+
+# %% ../nbs/90_build.ipynb #1584af30
+def test_an_import_from_a_higher_notebook_is_found():
+    low = ["#| default_exp low", "#| export\nfrom mini.data import one\nimport nbformat"]
+    with mini_repo({"00_low": low, "01_data": DATA}) as root:
+        problems = upward_imports(render(root))
+    assert problems == [
+        "mini/low.py imports mini.data.one, but nbs/00_low.ipynb stands below nbs/01_data.ipynb",
+        "mini/low.py imports nbformat, which belongs to notebooks 90 and above",
+    ]
+
+# %% ../nbs/90_build.ipynb #f7940135
+def test_a_star_import_is_found():
+    with mini_repo({"00_data": DATA, "01_more": ["#| default_exp more", "#| export\nfrom mini.data import *"]}) as root:
+        assert upward_imports(render(root)) == ["mini/more.py imports mini.data.*: name what is needed"]
+
+# %% ../nbs/90_build.ipynb #3a67b198
+def test_every_module_of_this_repository_stands_on_lower_ones():
+    try:
+        checkout = find_root()
+    except FileNotFoundError:
+        pytest.skip("not called inside a checkout of the repository")
+    problems = upward_imports(render(checkout))
     assert not problems, "\n".join(problems)

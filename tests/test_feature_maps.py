@@ -2,6 +2,7 @@
 
 # %% ../nbs/07_feature_maps.ipynb #596de50b
 import math
+import warnings
 
 import pytest
 import torch
@@ -59,8 +60,11 @@ def test_shared_modules_stay_shared_and_wrappers_are_looked_through():
     assert other[1] is other[3] is not shared
     assert plain_model(torch.compile(nn.DataParallel(model))) is model
     assert type(twin(nn.Sequential(torch.compile(model)))[0]) is nn.Sequential
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # newer PyTorch advises torch.compile instead
+        scripted = torch.jit.script(model)
     with pytest.raises(TypeError, match="scripted"):
-        twin(torch.jit.script(model))
+        twin(scripted)
 
 # %% ../nbs/07_feature_maps.ipynb #b86ff011
 def test_layers_are_found_by_name_pattern_and_module_in_the_order_given():
@@ -192,8 +196,9 @@ def test_layer_rows_stack_the_first_channels_of_layers_of_any_size():
 def test_correlations_are_those_of_numpy():
     import numpy as np
 
-    random_maps = torch.rand(3, 5, 4, 6, generator=torch.Generator().manual_seed(0))
-    expected = np.corrcoef(random_maps.transpose(0, 1).flatten(1).double().numpy())
+    random_maps = torch.rand(3, 5, 4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = np.corrcoef(random_maps.transpose(0, 1).flatten(1).numpy())
+    np.testing.assert_allclose(correlation_matrix(random_maps.float()), expected, atol=1e-6)
     np.testing.assert_allclose(correlation_matrix(random_maps), expected, atol=1e-12)
     np.testing.assert_allclose(correlation_matrix(random_maps[:, :2], random_maps[:, 2:]), expected[:2, 2:], atol=1e-12)
     random_maps[:, 3] = 7
@@ -235,7 +240,7 @@ def test_statistics_refuse_what_is_no_batch_of_maps():
 
 # %% ../nbs/07_feature_maps.ipynb #f07e6866
 def test_the_correlation_of_hand_made_channels_is_exact():
-    rows = torch.tensor([[1.0, 2, 3, 4], [1, 3, 2, 4], [4, 3, 2, 1], [1, -1, -1, 1]]).view(1, 4, 2, 2)
+    rows = torch.tensor([[1.0, 2, 3, 4], [1, 3, 2, 4], [4, 3, 2, 1], [1, -1, -1, 1]]).double().view(1, 4, 2, 2)
     assert channel_correlation(rows[:, :2]) == pytest.approx(0.8, abs=1e-12)
     assert channel_correlation(rows[:, [0, 2]]) == pytest.approx(1, abs=1e-12)
     assert channel_correlation(rows[:, [0, 3]]) == pytest.approx(0, abs=1e-12)
@@ -244,9 +249,9 @@ def test_the_correlation_of_hand_made_channels_is_exact():
 
 # %% ../nbs/07_feature_maps.ipynb #22178b41
 def test_flat_channels_have_no_part_in_the_correlation():
-    pair = torch.tensor([[1.0, 2, 3, 4], [1, 3, 2, 4]]).view(1, 2, 2, 2)
+    pair = torch.tensor([[1.0, 2, 3, 4], [1, 3, 2, 4]]).double().view(1, 2, 2, 2)
     with_dead = torch.cat([pair, torch.zeros(1, 3, 2, 2), torch.full((1, 1, 2, 2), 0.1)], 1)
-    assert channel_correlation(with_dead) == channel_correlation(pair)
+    assert channel_correlation(with_dead) == pytest.approx(channel_correlation(pair), abs=1e-12)
     assert math.isnan(channel_correlation(with_dead[:, 1:]))
 
 # %% ../nbs/07_feature_maps.ipynb #469594d5
