@@ -300,11 +300,14 @@ def zero_init_residuals(model: nn.Module) -> None:
 
 # %% ../nbs/03_model_building.ipynb #7c1ecacf
 def resnet_small(
-    num_classes: int = 2,  # logits
-    in_channels: int = 3,  # channels of the picture
-) -> ResNet:               # total stride 8: a 96 px picture gives a 12x12 map
-    "BasicBlocks of 24-48-96-96 channels: trains in a minute on a CPU, and its map is fine enough to look at."
-    return ResNet(BasicBlock, (1, 1, 1, 1), num_classes, in_channels, (24, 48, 96, 96), (2, 2, 1, 1), (3, 2, 1))
+    num_classes: int = 2,   # logits
+    in_channels: int = 3,   # channels of the picture
+    blocks: int = 1,        # in each of the four stages: 10 layers with one, 18 with two
+    shortcut: bool = True,  # False: the plain counterpart
+) -> ResNet:                # total stride 8: a 96 px picture gives a 12x12 map
+    "Blocks of 24-48-96-96 channels: trains in a minute on a CPU, and its map is fine enough to look at."
+    block, fit = (BasicBlock, projection_shortcut) if shortcut else (PlainBlock, no_shortcut)
+    return ResNet(block, (blocks,) * 4, num_classes, in_channels, (24, 48, 96, 96), (2, 2, 1, 1), (3, 2, 1), fit)
 
 # %% ../nbs/03_model_building.ipynb #e3c14471
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:  # keys -> tensors on the CPU
@@ -476,6 +479,9 @@ MODELS: dict[str, Callable[..., ResNet]] = {
     # published CIFAR-10 weights are for this variant of option A; and its plain twins
     **{f"cifar_resnet{d}": partial(cifar_resnet, d, subsample="stride", pad="halves") for d in (20, 32, 44, 56, 110)},
     **{f"cifar_cnn{d}": partial(cifar_resnet, d, "none") for d in (20, 32, 44, 56, 110)},
+    # resnet_small twice as deep at the same width, and its plain twin: for comparing depths
+    "resnet_small18": partial(resnet_small, blocks=2),
+    "cnn_small18": partial(resnet_small, blocks=2, shortcut=False),
 }
 
 # %% ../nbs/03_model_building.ipynb #8272fa01

@@ -234,8 +234,9 @@ class LocalKernel(AsyncKernelManager):
         "Start the process with the environment of a headless run."
         path = os.pathsep.join(filter(None, [str(self.root), os.environ.get("PYTHONPATH", "")]))
         inline = "module://matplotlib_inline.backend_inline"
-        environment = {"TQDM_DISABLE": "1", "MPLBACKEND": inline, "PYTHONPATH": path}
-        await super().start_kernel(**kwargs, env={**os.environ, **environment})
+        environment = {"TQDM_DISABLE": "1", "MPLBACKEND": inline, "PYTHONPATH": path, "RESNET_TUTORIAL_HEADLESS": "1"}
+        patient = {"OMP_WAIT_POLICY": "PASSIVE"}  # threads that wait leave the core to others; spinning ones slow everybody
+        await super().start_kernel(**kwargs, env={**patient, **os.environ, **environment})
         self.watch.follow(self.provisioner.pid)
 
 # %% ../nbs/91_run.ipynb #11465f9a

@@ -6,11 +6,15 @@ import json
 import math
 import os
 import re
+import secrets
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 
 import nbformat
@@ -18,6 +22,7 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from resnet_tutorial.build import find_root
 from resnet_tutorial.run import (
     as_data_uri,
     convert,
@@ -284,3 +289,91 @@ def test_nothing_is_kept_from_a_run_with_other_parameters_or_with_a_failure():
         run_notebooks([], out=root / "out", keep=True, root=root, say=lines.append)
         assert (root / "nbs" / "00_a.ipynb").read_bytes() == before
     assert "the outputs are not kept, because not every notebook ran" in lines
+
+# %% ../nbs/91_run.ipynb #e5ebba14
+CHROMIUM = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+            "--disable-component-update --disable-sync").split()
+RUN_ALL = """async () => {
+  const shown = window.jupyterapp.shell.currentWidget;
+  await shown.context.ready; await shown.sessionContext.ready;
+  await shown.sessionContext.session.kernel.info; await shown.revealed;
+  await window.jupyterapp.commands.execute('notebook:run-all-cells');
+  return shown.content.model.toJSON().cells.flatMap((cell, i) => (cell.outputs || [])
+    .filter(output => output.output_type === 'error').map(output => `cell ${i}: ${output.ename}: ${output.evalue}`));
+}"""  # 'idle' is shown before there is a kernel; run-all would then do nothing, silently: so wait for the kernel itself
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def jupyter_lab(root, home):
+    "JupyterLab on a folder, with all its settings in `home`; gives the address of its documents and the token."
+    places = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython",
+              "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces"}
+    environment = os.environ | {name: str(home / place) for name, place in places.items()} | {"OMP_NUM_THREADS": "1"}
+    environment.pop("RESNET_TUTORIAL_HEADLESS", None)  # here somebody looks
+    news = home / "settings" / "@jupyterlab" / "apputils-extension"
+    news.mkdir(parents=True)
+    (news / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    port, token = free_port(), secrets.token_hex(8)
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
+               f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}",
+               f"--ServerApp.root_dir={root}", "--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly",
+               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    with (home / "lab.log").open("w") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            wait_for(f"http://127.0.0.1:{port}/api/status?token={token}", server, home / "lab.log")
+            yield f"http://127.0.0.1:{port}/doc/tree", token
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+def wait_for(address, server, log):
+    for _ in range(300):
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.2)
+        assert server.poll() is None, log.read_text()
+    raise TimeoutError(f"no answer from JupyterLab:\n{log.read_text()}")
+
+# %% ../nbs/91_run.ipynb #218c360a
+@pytest.mark.slow
+def test_in_a_real_browser_the_layer_slider_of_the_explorer_changes_the_picture():
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    checkout = find_root()
+    (checkout / "runs").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        desk = Path(folder)  # JupyterLab saves what it runs: so it gets a copy, beside the real models and results
+        (desk / "nbs").mkdir()
+        shutil.copy(checkout / "nbs" / "11_depth_comparison.ipynb", desk / "nbs")
+        for name in ("runs", "results"):
+            (desk / name).symlink_to(checkout / name)
+        address, token = stack.enter_context(jupyter_lab(desk, desk / "home"))
+        driver = stack.enter_context(playwright.sync_playwright())
+        page = driver.chromium.launch(executable_path=browser, args=CHROMIUM).new_page(viewport={"width": 1280, "height": 1100})
+        thrown = []
+        page.on("pageerror", lambda error: thrown.append(str(error)))
+        page.goto(f"{address}/nbs/11_depth_comparison.ipynb?token={token}&reset", timeout=90_000)
+        page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.sessionContext", timeout=90_000)
+        page.set_default_timeout(60_000)
+        assert page.evaluate(RUN_ALL) == []
+        picture = page.locator("img.widget-image")
+        slider = page.locator(".widget-inline-hbox", has=page.get_by_text("layer", exact=True)).locator(".noUi-handle")
+        picture.wait_for()
+        before = picture.get_attribute("src")
+        slider.scroll_into_view_if_needed()
+        slider.focus()
+        page.keyboard.press("ArrowLeft")
+        playwright.expect(picture).not_to_have_attribute("src", before, timeout=20_000)
+        assert thrown == []
