@@ -740,6 +740,7 @@ def test_class_folders_with_a_split_of_their_own_keep_it():
         refused("has no split of its own", source=f"{folder}/three", split="official")
 
 # %% ../nbs/01_dataset_making.ipynb #4e0e8f1b
+@pytest.mark.slow
 def test_drawn_sets_are_the_same_bytes_from_one_process_or_several_and_in_both_layouts():
     with tempfile.TemporaryDirectory() as folder:
         one = prepare("embedded_pets", f"{folder}/one", n=24, size=32, workers=1)

@@ -152,6 +152,7 @@ def test_a_run_folder_holds_the_recipe_with_every_default_and_the_weights_of_bes
         assert wanted <= names
 
 # %% ../nbs/05_training.ipynb #2eb758ce
+@pytest.mark.slow
 def test_the_history_has_a_row_an_epoch_with_finite_losses():
     with tempfile.TemporaryDirectory() as folder:
         history = fit(tiny_recipe(folder, epochs=3)).history
@@ -167,6 +168,7 @@ def test_the_run_that_is_loaded_gives_the_logits_of_the_run_that_was_trained():
             torch.testing.assert_close(load_run(small_run.folder).model(images), small_run.model(images))
 
 # %% ../nbs/05_training.ipynb #f57bc82c
+@pytest.mark.slow
 def test_training_twice_with_one_seed_gives_equal_weights_and_another_seed_gives_others():
     with tempfile.TemporaryDirectory() as folder:
         changes = [{"deterministic": True, "seed": seed, "out_dir": f"{folder}/{i}"} for i, seed in enumerate((1, 1, 2))]
@@ -175,6 +177,7 @@ def test_training_twice_with_one_seed_gives_equal_weights_and_another_seed_gives
         assert not torch.equal(weights[0], weights[2])
 
 # %% ../nbs/05_training.ipynb #82580831
+@pytest.mark.slow
 def test_a_run_that_was_stopped_after_an_epoch_goes_on_to_the_same_weights_as_one_that_was_not():
     from resnet_tutorial import training
 
@@ -204,6 +207,7 @@ def test_a_run_that_was_stopped_after_an_epoch_goes_on_to_the_same_weights_as_on
             assert torch.equal(value, load_run(resumed.folder, "last").model.state_dict()[name]), name
 
 # %% ../nbs/05_training.ipynb #0d81c53e
+@pytest.mark.slow
 def test_train_or_load_trains_once_and_reads_the_second_time():
     with tempfile.TemporaryDirectory() as folder:
         own = tiny_recipe(folder)
@@ -213,6 +217,7 @@ def test_train_or_load_trains_once_and_reads_the_second_time():
         assert (small_run.folder / "last.safetensors").stat().st_mtime_ns == stamp
 
 # %% ../nbs/05_training.ipynb #4ac9dd8a
+@pytest.mark.slow
 def test_train_or_load_never_reads_a_run_of_another_recipe():
     with tempfile.TemporaryDirectory() as folder:
         first = train_or_load(tiny_recipe(folder))
@@ -229,6 +234,7 @@ def test_a_folder_that_another_process_trains_into_is_refused():
             fit(own)
 
 # %% ../nbs/05_training.ipynb #07446d15
+@pytest.mark.slow
 def test_a_finished_run_is_not_overwritten_by_accident():
     with tempfile.TemporaryDirectory() as folder:
         fit(tiny_recipe(folder))
@@ -261,6 +267,7 @@ def test_a_run_trains_on_a_cuda_device_and_can_be_read_on_a_cpu():
         torch.testing.assert_close(net(images), small_run.model(images.cuda()).cpu(), atol=1e-3, rtol=1e-3)
 
 # %% ../nbs/05_training.ipynb #6f540767
+@pytest.mark.slow
 def test_phases_are_marked_in_the_history():
     with tempfile.TemporaryDirectory() as folder:
         phases = [{"name": "probe", "epochs": 1, "train": ["fc.*"], "learning_rate": 0.1}, {"epochs": 1}]
