@@ -235,7 +235,7 @@ class LocalKernel(AsyncKernelManager):
         path = os.pathsep.join(filter(None, [str(self.root), os.environ.get("PYTHONPATH", "")]))
         inline = "module://matplotlib_inline.backend_inline"
         environment = {"TQDM_DISABLE": "1", "MPLBACKEND": inline, "PYTHONPATH": path, "RESNET_TUTORIAL_HEADLESS": "1"}
-        patient = {"OMP_WAIT_POLICY": "PASSIVE"}  # threads that wait leave the core to others; spinning ones slow everybody
+        patient = {"GOMP_SPINCOUNT": "20000"}  # threads that wait soon leave the core to others, also on a busy machine
         await super().start_kernel(**kwargs, env={**patient, **os.environ, **environment})
         self.watch.follow(self.provisioner.pid)
 
