@@ -214,7 +214,9 @@ def start_run(root):
     code = "import sys; from resnet_tutorial.run import run_notebooks as run; s = run([], out='out', root='.'); "
     code += "sys.exit(130 if s['status'] == 'interrupted' else 1)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path)}
-    return subprocess.Popen([sys.executable, "-c", code], cwd=root, env=environment, stdout=subprocess.DEVNULL)
+    options = {"cwd": root, "env": environment, "stdout": subprocess.DEVNULL}
+    listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  jobs in the background inherit a deaf ear
+    return subprocess.Popen([sys.executable, "-c", code], preexec_fn=listen, **options)
 
 
 def wait_for_number(path, seconds=120):
