@@ -625,6 +625,8 @@ def settle_paths(values: dict) -> dict:
     for name in PATHS:
         if settled.get(name) and Path(str(settled[name])).exists():
             settled[name] = str(Path(str(settled[name])).resolve())
+    if settled.get("dataset") and (Path(str(settled["dataset"])) / "manifest.csv").is_file():  # a prepared folder
+        settled["dataset"] = str(Path(str(settled["dataset"])).resolve())
     if settled.get("out_dir"):
         settled["out_dir"] = str(Path(str(settled["out_dir"])).resolve())
     return settled

@@ -32,6 +32,7 @@ from resnet_tutorial.run import (
     plan_parameters,
     run_notebooks,
     select_notebooks,
+    settle_paths,
     split_assignments,
 )
 
@@ -207,6 +208,16 @@ def test_the_page_holds_figures_numbers_and_errors_and_nothing_from_elsewhere():
     assert "<td>1.235</td>" in page and "Plots &amp; &lt;more&gt;" in page and "1 of 2 notebooks ran" in page
     assert "ValueError: &lt;b&gt;bad&lt;/b&gt;" in page and "in cell 1 (id cell-1)" in page and "<b>bad" not in page
     assert 'href="00_plot.html"' in page and not re.search(r"(src|href)=.https?:|url\(|@import", page)
+
+# %% ../nbs/91_run.ipynb #1ace8de9
+def test_a_folder_is_meant_where_it_was_typed_and_a_name_stays_a_name():
+    with tempfile.TemporaryDirectory() as folder:
+        mine = Path(folder).resolve() / "mine"
+        mine.mkdir()
+        (mine / "manifest.csv").touch()
+        with contextlib.chdir(folder):
+            settled = settle_paths({"data_root": "mine", "dataset": "mine", "07": {"dataset": "cifar10"}})
+    assert settled == {"data_root": str(mine), "dataset": str(mine), "07": {"dataset": "cifar10"}}
 
 # %% ../nbs/91_run.ipynb #aaf95888
 def start_run(root):
