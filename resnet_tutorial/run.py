@@ -299,7 +299,7 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         "Measure until told to stop."
-        while not self.done.wait(0.5):  # looking at all processes costs some milliseconds
+        while not self.done.wait(min(0.5, 0.1 + self.seconds / 10)):  # often at first, for notebooks of a second
             self.seen |= family(list(self.seen.values()))
             self.peak = max(self.peak, sum(map(resident_bytes, list(self.seen.values()))))
             if self.seconds > self.budget + self.grace:
