@@ -9,7 +9,8 @@ import pandas as pd
 from sklearn.metrics import accuracy_score, f1_score
 
 from resnet_tutorial.evaluation import calibration_error, evaluate, predict, score
-from resnet_tutorial.training import Recipe, fit
+from resnet_tutorial.recipes import Recipe
+from resnet_tutorial.training import fit
 
 
 def table(true, cat_probability):

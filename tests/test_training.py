@@ -11,18 +11,9 @@ import torch
 import yaml
 from filelock import FileLock
 
+from resnet_tutorial.recipes import Recipe
 from resnet_tutorial.runtime import choose_runtime
-from resnet_tutorial.training import (
-    Recipe,
-    find_recipe,
-    fit,
-    load_recipe,
-    load_run,
-    make_optimizer,
-    run_phase_setup,
-    schedule_factor,
-    train_or_load,
-)
+from resnet_tutorial.training import fit, load_run, train_or_load
 
 TINY = {"n": 40, "size": 48, "split": [24, 8, 8]}
 
@@ -31,46 +22,6 @@ def tiny_recipe(folder, **changes):
     "A recipe that trains in about a second."
     values = {"name": "tiny", "data": TINY, "image_size": 48, "epochs": 2, "batch_size": 8, "precision": "float32"}
     return Recipe(**{**values, "out_dir": f"{folder}/tiny", **changes})
-
-# %% ../nbs/05_training.ipynb #98e33381
-def test_an_unknown_key_is_refused_with_its_line_and_what_was_probably_meant():
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "r.yaml"
-        path.write_text("name: r\nepochs: 2\nlearing_rate: 0.1\n")
-        with pytest.raises(ValueError, match="line 3: learing_rate: unknown key; did you mean 'learning_rate'"):
-            load_recipe(path)
-
-# %% ../nbs/05_training.ipynb #1b0218a5
-def test_a_value_of_the_wrong_type_or_range_is_refused_with_its_line():
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "r.yaml"
-        path.write_text("name: r\nepochs: many\nmomentum: 1.5\n")
-        with pytest.raises(ValueError, match=r"line 2: epochs: Input should be a valid integer[^$]*line 3: momentum: Input"):
-            load_recipe(path)
-
-# %% ../nbs/05_training.ipynb #cc844e3c
-def test_phases_must_fill_the_epochs():
-    with pytest.raises(ValueError, match="the phases have 3 epochs together, but epochs is 5"):
-        Recipe(name="r", epochs=5, phases=[{"epochs": 1}, {"epochs": 2}], out_dir="x")
-
-# %% ../nbs/05_training.ipynb #dc8c37a6
-def test_every_recipe_in_the_repository_is_valid_and_keeps_its_own_name():
-    for path in find_recipe("embedded_pets").parent.glob("*.yaml"):
-        if path.stem != "quick" and not path.stem.endswith("_params"):  # those hold parameters of notebooks
-            assert load_recipe(path).name == path.stem
-
-# %% ../nbs/05_training.ipynb #4a41674d
-def test_an_unknown_recipe_is_refused_with_the_known_ones_and_the_nearest():
-    with pytest.raises(FileNotFoundError, match="did you mean 'embedded_pets'"):
-        find_recipe("embeded_pets")
-
-# %% ../nbs/05_training.ipynb #ab62ebd9
-def test_another_number_of_epochs_stretches_the_phases_in_proportion():
-    longer, usual = load_recipe("cats_vs_dogs", epochs=16), load_recipe("cats_vs_dogs")
-    assert sum(phase.epochs for phase in longer.phases) == 16
-    ratios = [a.epochs / b.epochs for a, b in zip(longer.phases, usual.phases, strict=True)]
-    assert max(ratios) < 1.5 * min(ratios)
-    assert longer.name == "cats_vs_dogs_epochs16"
 
 # %% ../nbs/05_training.ipynb #c263522f
 def test_a_missing_weights_file_is_said_and_the_next_starting_point_taken():
@@ -87,42 +38,6 @@ def test_no_starting_point_at_all_is_an_error_and_not_a_silent_start_from_scratc
 
     with pytest.raises(FileNotFoundError, match="add 'scratch'"):
         start_weights(Recipe(name="r", epochs=1, weights=["nowhere.pth"], out_dir="x"), num_classes=2)
-
-# %% ../nbs/05_training.ipynb #fcb580c1
-def test_every_schedule_stays_within_zero_and_one_and_all_but_the_constant_end_near_zero():
-    for kind in ("constant", "cosine", "linear", "one_cycle"):
-        factors = [schedule_factor(kind, step, 100, warmup=5) for step in range(100)]
-        assert all(0 < factor <= 1 for factor in factors)
-        assert (factors[-1] < 0.02) == (kind != "constant")
-
-# %% ../nbs/05_training.ipynb #dd6cc851
-def test_weight_decay_leaves_biases_and_normalisation_alone():
-    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
-    decayed, free = make_optimizer(net, tiny_recipe("x"), 0.1).param_groups
-    assert [p.shape for p in decayed["params"]] == [(4, 3, 3, 3)]
-    assert decayed["weight_decay"] == tiny_recipe("x").weight_decay
-    assert free["weight_decay"] == 0
-    assert len(free["params"]) == 3
-
-# %% ../nbs/05_training.ipynb #c6569b88
-def test_a_phase_trains_what_it_names_and_freezes_the_running_statistics_of_the_rest():
-    from resnet_tutorial.models import build_model
-    from resnet_tutorial.training import training_mode
-
-    net = build_model("resnet_small", 2)
-    run_phase_setup(net, ["fc.*"])
-    training_mode(net)
-    before = {name: value.clone() for name, value in net.state_dict().items()}
-    net(torch.randn(4, 3, 32, 32)).sum().backward()
-    assert {name for name, p in net.named_parameters() if p.grad is not None} == {"fc.weight", "fc.bias"}
-    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
-
-# %% ../nbs/05_training.ipynb #165e4c72
-def test_a_phase_that_names_no_parameter_is_refused_with_names_that_exist():
-    from resnet_tutorial.models import build_model
-
-    with pytest.raises(ValueError, match="no parameter is called 'head"):
-        run_phase_setup(build_model("resnet_small", 2), ["head.*"])
 
 # %% ../nbs/05_training.ipynb #56cbc1fc
 def test_a_failing_write_leaves_the_file_that_was_there():
