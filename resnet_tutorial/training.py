@@ -31,7 +31,7 @@ from torch.nn.functional import cross_entropy
 
 from .data import IMAGENET, ImageData, Loader, Normalization, channel_statistics, make_loader, open_data
 from .models import build_model
-from .optimization import make_optimizer, run_phase_setup, schedule_factor, training_mode
+from .optimization import freeze, make_optimizer, schedule_factor, training_mode
 from .recipes import Phase, Recipe
 from .runtime import Runtime, environment, progress, setup
 
@@ -205,9 +205,9 @@ def plan(recipe: Recipe) -> list[tuple[Phase, int]]:
 
 def start_phase(model: nn.Module, phase: Phase, recipe: Recipe, runtime: Runtime, steps_per_epoch: int) -> Trainer:
     "Freeze what the phase does not train; a fresh optimiser and schedule for the rest."
-    run_phase_setup(model, phase.train)
+    freeze(model, phase.train)
     optimizer = make_optimizer(model, recipe, phase.learning_rate or recipe.learning_rate)
-    total, warmup = phase.epochs * steps_per_epoch, round(recipe.warmup_epochs * steps_per_epoch)
+    total, warmup = phase.epochs * steps_per_epoch, round(recipe.warmup * steps_per_epoch)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: schedule_factor(recipe.schedule, min(step, total - 1), total, warmup)
     )

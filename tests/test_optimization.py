@@ -4,7 +4,7 @@
 import torch
 import pytest
 
-from resnet_tutorial.optimization import make_optimizer, run_phase_setup, schedule_factor
+from resnet_tutorial.optimization import make_optimizer, freeze, schedule_factor
 from resnet_tutorial.recipes import Recipe
 
 
@@ -31,10 +31,10 @@ def test_weight_decay_leaves_biases_and_normalisation_alone():
 # %% ../nbs/04b_optimization.ipynb #57be45c2
 def test_a_phase_trains_what_it_names_and_freezes_the_running_statistics_of_the_rest():
     from resnet_tutorial.models import build_model
-    from resnet_tutorial.training import training_mode
+    from resnet_tutorial.optimization import training_mode
 
     net = build_model("resnet_small", 2)
-    run_phase_setup(net, ["fc.*"])
+    freeze(net, ["fc.*"])
     training_mode(net)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     net(torch.randn(4, 3, 32, 32)).sum().backward()
@@ -46,4 +46,4 @@ def test_a_phase_that_names_no_parameter_is_refused_with_names_that_exist():
     from resnet_tutorial.models import build_model
 
     with pytest.raises(ValueError, match="no parameter is called 'head"):
-        run_phase_setup(build_model("resnet_small", 2), ["head.*"])
+        freeze(build_model("resnet_small", 2), ["head.*"])
