@@ -2,13 +2,17 @@
 
 # %% ../nbs/06_evaluation.ipynb #4dfe5ca3
 import json
+import shutil
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from resnet_tutorial.evaluation import calibration_error, evaluate, predict, score
+from resnet_tutorial.data import open_data
+from resnet_tutorial.evaluation import calibration_error, evaluate, predict, predict_files, probabilities, score, with_data
 from resnet_tutorial.recipes import Recipe
 from resnet_tutorial.training import fit
 
@@ -77,6 +81,17 @@ def test_calibration_error_is_zero_for_honest_and_large_for_boastful_confidence(
     assert np.isclose(calibration_error(np.full(10, 0.7), hits), 0)
     assert np.isclose(calibration_error(np.full(10, 1.0), hits), 0.3)
 
+# %% ../nbs/06_evaluation.ipynb #df616e47
+def test_the_curves_of_a_perfect_order_touch_the_corner_and_a_class_without_pictures_is_left_out():
+    from matplotlib.figure import Figure as Canvas
+
+    from resnet_tutorial.evaluation import plot_ranking
+
+    axes = Canvas().subplots(1, 2)
+    plot_ranking(table(["cat", "cat", "dog"], [0.4, 0.3, 0.1]).assign(p_bird=0.0), ["cat", "dog", "bird"], axes)
+    curves = {line.get_label(): line.get_xydata() for line in axes[0].lines[:-1]}
+    assert set(curves) == {"cat", "dog"} and [0.0, 1.0] in curves["cat"].tolist()
+
 # %% ../nbs/06_evaluation.ipynb #9b197471
 def test_an_evaluation_leaves_a_table_from_which_its_accuracy_can_be_computed_again():
     with tempfile.TemporaryDirectory() as folder:
@@ -92,4 +107,51 @@ def test_an_evaluation_keeps_its_figures_with_the_run():
         small_run = tiny_run(folder)
         evaluate(small_run, "val")
         names = {path.name for path in (small_run.folder / "report").iterdir()}
-        assert names == {"scores_val.json", "confusion_val.png", "right_val.png", "wrong_val.png"}
+        figures = {f"{name}_val.png" for name in ("confusion", "curves", "right", "wrong")} | {"history.png"}
+        assert names == {"scores_val.json"} | figures
+
+# %% ../nbs/06_evaluation.ipynb #21c8c40b
+def test_pictures_from_files_get_the_answers_that_they_get_in_the_test_split():
+    with tempfile.TemporaryDirectory() as folder:
+        small_run = tiny_run(folder)
+        rows = predict(small_run)
+        found = predict_files(small_run, [small_run.data.root / path for path in rows.path])
+        np.testing.assert_allclose(found.p_cat, rows.p_cat, atol=1e-6)
+        assert found.predicted.tolist() == rows.predicted.tolist()
+
+# %% ../nbs/06_evaluation.ipynb #06a92bde
+def test_a_folder_stands_for_the_pictures_in_it_and_files_that_are_none_are_all_named():
+    with tempfile.TemporaryDirectory() as folder:
+        small_run = tiny_run(folder)
+        place = Path(folder) / "new"
+        place.mkdir()
+        for name in ("b.png", "a.png"):
+            shutil.copy(small_run.data.root / small_run.data.rows("test").path.iloc[0], place / name)
+        assert [Path(path).name for path in predict_files(small_run, [place]).path] == ["a.png", "b.png"]
+        (place / "c.png").write_text("no picture")
+        (place / "d.png").write_bytes((place / "a.png").read_bytes()[:300])
+        with pytest.raises(ValueError, match=r"(?s)2 of 4 files are no readable pictures:.*c\.png.*d\.png"):
+            predict_files(small_run, [place])
+
+# %% ../nbs/06_evaluation.ipynb #6f1395e5
+def test_a_picture_and_its_mirror_image_get_one_answer_with_flip_averaging():
+    with tempfile.TemporaryDirectory() as folder:
+        small_run = tiny_run(folder)
+        images, _ = next(iter(small_run.loader("test")))
+        twice = [probabilities(small_run, [view], flip=True) for view in (images, images.flip(-1))]
+        np.testing.assert_allclose(*twice, atol=1e-9)
+        plain = [probabilities(small_run, [view], flip=False) for view in (images, images.flip(-1))]
+        np.testing.assert_allclose(twice[0], np.mean(plain, 0), atol=1e-9)
+
+# %% ../nbs/06_evaluation.ipynb #a71e6189
+def test_a_run_before_other_pictures_answers_for_those_and_the_run_itself_is_unchanged():
+    with tempfile.TemporaryDirectory() as folder:
+        small_run = tiny_run(folder)
+        before = predict(small_run)
+        options = {**small_run.recipe.data, "seed": 5}
+        other = with_data(small_run, open_data("embedded_pets", out_dir=folder, **options))
+        assert not predict(other).p_cat.equals(before.p_cat)
+        assert predict(small_run).equals(before)
+        other.data.class_names = ["dog", "cat"]
+        with pytest.raises(ValueError, match="trained on"):
+            with_data(small_run, other.data)

@@ -385,6 +385,23 @@ def test_raw_maps_of_resnet50_blocks_are_those_of_captum_and_torchcam():
     print(f"{len(theirs)} blocks, largest difference {worst:.1e} of the maximum")
     assert len(theirs) == 16 and worst < 1e-5
 
+# %% ../nbs/10_grad_cam.ipynb #cc375c33
+@pytest.mark.slow
+def test_normalised_maps_of_resnet50_blocks_are_those_of_pytorch_grad_cam():
+    import pytorch_grad_cam
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    model, x = seeded(torchvision.models.resnet50, num_classes=5), picture(64, 1)
+    modules, worst = dict(model.named_modules()), 0.0
+    maps = grad_cam(model, x, 3).maps
+    for name, cam in maps.items():
+        with pytorch_grad_cam.GradCAM(model, [modules[name]]) as extractor:
+            theirs = torch.from_numpy(extractor(x, [ClassifierOutputTarget(3)]))
+        ours = normalize(upsample(normalize(cam.clamp(min=0), "minmax"), 64), "minmax")
+        worst = max(worst, (ours - theirs).abs().max().item())
+    print(f"{len(maps)} blocks, largest difference {worst:.1e}")
+    assert len(maps) == 16 and worst < 1e-4
+
 # %% ../nbs/10_grad_cam.ipynb #ba0ed75d
 def test_guided_backpropagation_stops_negative_signals_at_every_relu():
     x = torch.tensor([[1.0, -1.0], [2.0, 3.0]])[None, None].requires_grad_()
