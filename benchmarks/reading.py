@@ -17,7 +17,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from resnet_tutorial.data import AUGMENTATIONS, IMAGENET, make_loader, open_data
+from resnet_tutorial.data import IMAGENET, make_loader, open_data
 from resnet_tutorial.runtime import choose_runtime, environment
 
 SIZE, BATCH = 96, 32
@@ -28,7 +28,8 @@ class Files(Dataset):
 
     def __init__(self, data):
         self.paths, self.labels = [data.root / path for path in data.rows("train").path], data.labels("train")
-        steps = [AUGMENTATIONS["crop_flip"](SIZE), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+        steps = [v2.RandomCrop(SIZE, padding=4), v2.RandomHorizontalFlip()]
+        steps += [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
         self.transform = v2.Compose([*steps, v2.Normalize(IMAGENET.mean, IMAGENET.std)])
 
     def __len__(self):

@@ -234,7 +234,7 @@ def read_pictures(
     pictures, faults = [], []
     for file in files:
         try:
-            pictures.append(torch.from_numpy(decode(file, size).copy()))
+            pictures.append(torch.from_numpy(decode(file, size).copy()).permute(2, 0, 1))
         except (OSError, ValueError) as error:
             faults.append(f"{file}: {error}")
     if faults:

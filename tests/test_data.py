@@ -11,12 +11,17 @@ import torch
 from data_prep import prepare
 from resnet_tutorial.data import (
     IMAGENET,
+    EpochSampler,
     ImageData,
+    Loader,
+    Pictures,
     channel_statistics,
+    first_of,
     loaders,
     make_loader,
     open_data,
 )
+from resnet_tutorial.augmentation import AUGMENTATIONS, crop_flip_cutout, translate_alternate
 
 
 def drawn(folder, n=24, **options):
@@ -110,6 +115,17 @@ def test_normalising_with_a_set_s_own_statistics_gives_mean_zero_and_deviation_o
     torch.testing.assert_close(normalized.mean((0, 2, 3)), torch.zeros(3), atol=1e-3, rtol=0)
     torch.testing.assert_close(normalized.std((0, 2, 3)), torch.ones(3), atol=1e-3, rtol=0)
 
+# %% ../nbs/02_data_loading.ipynb #3b90cb23
+def test_normalising_is_the_formula_whatever_the_order_in_memory():
+    for order in (torch.channels_last, torch.contiguous_format):
+        stack = torch.arange(0, 240, 5, dtype=torch.uint8).view(2, 3, 4, 2).contiguous(memory_format=order)
+        before, normalized = stack.clone(), IMAGENET(stack)
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET.mean, IMAGENET.std))
+        assert torch.equal(normalized, (stack / 255 - mean) / std)
+        assert normalized.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(stack, before)
+        torch.testing.assert_close(IMAGENET(stack[0]), normalized[0])
+
 # %% ../nbs/02_data_loading.ipynb #d1bf77fd
 def test_undoing_the_normalisation_gives_the_picture_back():
     stack = torch.arange(0, 240, 5, dtype=torch.uint8).view(1, 3, 4, 4)
@@ -166,13 +182,85 @@ def test_a_loader_that_skips_what_was_seen_continues_with_the_same_pictures():
         assert all(torch.equal(a, b) for a, b in zip(whole[2:], rest, strict=True))
 
 # %% ../nbs/02_data_loading.ipynb #d8d21a2f
-def test_augmenting_leaves_the_global_random_state_as_it_was():
+def noise_loader(preset, batch_size=4, count=12, size=16, channels=3, order=torch.channels_last, workers=0):
+    "A shuffled loader over random bytes."
+    bytes_ = torch.randint(0, 256, (count, channels, size, size), generator=torch.Generator().manual_seed(0))
+    images = bytes_.to(torch.uint8).contiguous(memory_format=order)
+    normalization = channel_statistics(images)
+    pictures = Pictures(images, torch.arange(count), normalization, preset and preset(size), seed=7)
+    sampler = EpochSampler(count, shuffle=True, seed=7)
+    return Loader(pictures, batch_size, sampler=sampler, collate_fn=first_of, num_workers=workers)
+
+
+def by_number(loader, epoch, skip=0):
+    "Picture number -> its normalised tensor in this epoch."
+    loader.set_epoch(epoch, skip)
+    return {int(n): x for batch, numbers in loader for x, n in zip(batch, numbers, strict=True)}
+
+# %% ../nbs/02_data_loading.ipynb #585a13ee
+def test_a_picture_looks_alike_for_any_batch_size_number_of_workers_and_place_of_resuming():
+    for preset in AUGMENTATIONS.values():
+        whole = by_number(noise_loader(preset), epoch=2)
+        others = [noise_loader(preset, batch_size=5), noise_loader(preset, batch_size=12)]
+        rest = by_number(noise_loader(preset), epoch=2, skip=7)
+        assert len(whole) == 12 and len(rest) == 5
+        for found in [rest, *(by_number(other, epoch=2) for other in others)]:
+            assert all(torch.equal(picture, whole[number]) for number, picture in found.items())
+    helped = by_number(noise_loader(crop_flip_cutout, workers=2), epoch=2)
+    assert all(torch.equal(picture, by_number(noise_loader(crop_flip_cutout), 2)[n]) for n, picture in helped.items())
+
+# %% ../nbs/02_data_loading.ipynb #db088f29
+def test_an_earlier_epoch_changes_nothing_in_a_later_one():
+    fresh, used = noise_loader(crop_flip_cutout), noise_loader(crop_flip_cutout)
+    first, again = by_number(used, 0), by_number(used, 1)
+    assert all(torch.equal(picture, again[number]) for number, picture in by_number(fresh, 1).items())
+    assert not all(torch.equal(picture, first[number]) for number, picture in again.items())
+
+# %% ../nbs/02_data_loading.ipynb #2625e662
+def test_two_epochs_of_translate_alternate_show_both_sides_of_a_picture():
+    pictures = noise_loader(translate_alternate).dataset
+    pictures.epoch = 3
+    now = pictures.draws()[:, 2].clone()
+    pictures.epoch = 4
+    assert torch.equal(pictures.draws()[:, 2], 1 - now)
+
+# %% ../nbs/02_data_loading.ipynb #cc9a06ca
+def test_grey_pictures_are_augmented_and_normalised_too():
+    x, y = next(iter(noise_loader(crop_flip_cutout, channels=1)))
+    assert x.shape == (4, 1, 16, 16) and x.dtype == torch.float32
+
+# %% ../nbs/02_data_loading.ipynb #a7c6f74b
+def test_the_order_of_a_stack_in_memory_changes_no_picture():
+    last = by_number(noise_loader(crop_flip_cutout), 0)
+    first = by_number(noise_loader(crop_flip_cutout, order=torch.contiguous_format), 0)
+    assert all(torch.equal(picture, last[number]) for number, picture in first.items())
+
+# %% ../nbs/02_data_loading.ipynb #23cd31ca
+def test_a_stack_that_is_mapped_from_its_file_is_not_copied():
     with tempfile.TemporaryDirectory() as folder:
-        loader = loaders(drawn(folder), 48, 4, IMAGENET, augment="crop_flip")["train"]
+        images = drawn(folder).images("train", 48)
+        pictures = Pictures(images, torch.zeros(16), IMAGENET)
+        assert pictures.images.data_ptr() == images.data_ptr()
+
+# %% ../nbs/02_data_loading.ipynb #da26c521
+def test_making_a_batch_leaves_the_global_random_state_as_it_was():
+    with tempfile.TemporaryDirectory() as folder:
+        loader = loaders(drawn(folder), 48, 4, IMAGENET, augment="crop_flip_cutout")["train"]
         torch.manual_seed(5)
         before = torch.get_rng_state()
         loader.dataset.__getitems__([0, 1])
         assert torch.equal(torch.get_rng_state(), before)
+
+# %% ../nbs/02_data_loading.ipynb #7f1e8d78
+@pytest.mark.cuda
+def test_pictures_that_lie_on_a_cuda_device_give_batches_there():
+    if not torch.cuda.is_available():
+        pytest.skip("PyTorch sees no CUDA device")
+    here = noise_loader(crop_flip_cutout).dataset
+    there = Pictures(here.images.cuda(), here.labels.cuda(), here.normalization, here.augment, here.seed)
+    x, y = there.__getitems__([5, 2, 7])
+    assert x.is_cuda and y.is_cuda
+    torch.testing.assert_close(x.cpu(), here.__getitems__([5, 2, 7])[0])
 
 # %% ../nbs/02_data_loading.ipynb #8d043ba3
 def test_augmenting_never_writes_into_the_cached_pictures():
