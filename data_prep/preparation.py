@@ -57,9 +57,24 @@ def check_split(split, split_numbers):
         if split is not None:
             raise DataError("give a split or a split by numbers, not both")
         return {"numbers": [[name, low, high] for name, low, high in read_ranges(split_numbers)]}
-    if split is None or split == "official" or list(split) == ["official"]:
-        return None if split is None else "official"
-    return read_split(split)
+    if split is None:
+        return None
+    words = [split] if isinstance(split, str) else list(split)
+    if words[:1] != ["official"]:
+        return read_split(split)
+    share = read_share(words[1:])
+    return ["official", share] if share else "official"
+
+
+def read_share(words: list) -> float:  # 0: a tenth, if there is no val
+    "What stands after \"official\": the share of the training images that becomes val."
+    try:
+        (share,) = map(float, words or [0])
+    except (TypeError, ValueError):
+        share = -1.0
+    if not 0 <= share < 1:
+        raise DataError(f"split official {' '.join(map(str, words))}: expected one share of the training images, as in official 0.2")
+    return share
 
 # %% ../nbs/01_dataset_making.ipynb #c2219845
 def locate(name: str, source, data_root, cache) -> Path | None:
@@ -115,7 +130,7 @@ def prepare(
     out: str | os.PathLike,  # folder to write; made if absent
     source: str | os.PathLike | None = None,  # folder or archive to read; None: data_root, or download
     *,
-    split=None,           # (0.8, 0.1, 0.1), (17000, 4000, 4000) or "official"; None: the source's own, else its default
+    split=None,           # (0.8, 0.1, 0.1), (17000, 4000, 4000), "official" or ("official", 0.2); None: the source's own, else its default
     split_numbers=None,   # {"train": "0-9999", "test": "10000-12499"}: by the number in the file name
     seed: int = 0,
     force: bool = False,  # replace what other arguments have made at `out`
@@ -247,9 +262,9 @@ def split_rows(table: pd.DataFrame, listing: Listing, arguments: dict, known: So
         if none := sorted({s for s, *_ in split["numbers"]} - set(table.split)):
             raise DataError(f"split by number: no image has a number in the range of {' and '.join(none)}")
         table = leave_out(table, listing, table.split == "", "its number is in no range")
-    elif split in (None, "official") and "split" in table:
+    elif (split is None or "official" in split) and "split" in table:
         pass
-    elif split == "official":
+    elif split is not None and "official" in split:
         raise DataError(f"{arguments['source']} has no split of its own: give one, as in 0.8 0.1 0.1")
     else:
         table["split"] = assign_splits(table, split or known.split, arguments["seed"])
@@ -259,9 +274,13 @@ def split_rows(table: pd.DataFrame, listing: Listing, arguments: dict, known: So
         return table
     if "test" not in set(table.split):
         listing.notes.append("the source's own val is the test here")
-    if not {"val", "test"} <= set(table.split):
-        listing.notes.append("the source has no further images for val: a tenth of its training images, by lot")
-    return table.assign(split=carve_val(table, arguments["seed"]))
+    share = split[1] if isinstance(split, list) else 0.1
+    if {"val", "test"} <= set(table.split):
+        if isinstance(split, list):
+            raise DataError(f"{arguments['source']} has a val of its own: give split official without the share {share}")
+        return table
+    listing.notes.append(f"the source has no further images for val: {share:.0%} of its training images, by lot")
+    return table.assign(split=carve_val(table, arguments["seed"], share))
 
 # %% ../nbs/01_dataset_making.ipynb #df6c6ed7
 def leave_out(table: pd.DataFrame, listing: Listing, which, reason: str) -> pd.DataFrame:

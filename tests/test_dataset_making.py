@@ -739,6 +739,22 @@ def test_class_folders_with_a_split_of_their_own_keep_it():
         shutil.rmtree(f"{folder}/three/valid")
         refused("has no split of its own", source=f"{folder}/three", split="official")
 
+# %% ../nbs/01_dataset_making.ipynb #611d3ab2
+def test_a_share_after_official_is_the_part_of_the_training_images_that_becomes_val():
+    with tempfile.TemporaryDirectory() as folder:
+        source = mini_cifar(Path(folder) / "cifar-10-batches-py")
+        tables = [read_manifest(prepare("cifar10", f"{folder}/{i}", source, split=["official", 0.2])) for i in range(2)]
+        assert tables[0].split.value_counts().to_dict() == {"train": 80, "test": 20, "val": 20}
+        assert tables[0].equals(tables[1])
+        refused("split official 1.5: expected one share", "cifar10", source, split=["official", 1.5])
+        refused("split official 0.1 0.2: expected one share", "cifar10", source, split=["official", 0.1, 0.2])
+        place = photos(f"{folder}/own", ("a", "b"), 12, "val/{c}/{i}.png")
+        for split in ("train", "test"):
+            shutil.copytree(place / "val", place / split)
+        for i, path in enumerate(sorted(place.rglob("*.png"))):
+            noise(7000 + i).save(path)
+        refused("has a val of its own", source=place, split=["official", "0.2"])
+
 # %% ../nbs/01_dataset_making.ipynb #4e0e8f1b
 @pytest.mark.slow
 def test_drawn_sets_are_the_same_bytes_from_one_process_or_several_and_in_both_layouts():
