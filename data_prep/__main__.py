@@ -51,11 +51,12 @@ def add_options(p: argparse.ArgumentParser) -> argparse.ArgumentParser:
     some.add_argument("--shortcut", type=float, help="embedded_pets: share of images with a tag that gives the class away (default 0)")
     some.add_argument("--both", action="store_true", default=None, help="embedded_pets: a cat and a dog in one picture")
     some.add_argument("--breeds", action="store_true", default=None, help="oxford_pets: 37 breeds instead of cats and dogs")
+    some.add_argument("--class-names", help="imagenet: a file of lines 'wnid name, synonym' that lies elsewhere than beside the pictures")
     some.add_argument("--drop-rotated", action="store_true", default=None, help="fundus: leave out rotated copies of unknown originals")
     return p
 
 
-OPTIONS = ("n", "size", "shortcut", "both", "breeds", "drop_rotated")
+OPTIONS = ("n", "size", "shortcut", "both", "breeds", "drop_rotated", "class_names")
 
 # %% ../nbs/01_dataset_making.ipynb #69f55ded
 def main(argv: list[str] | None = None) -> int:

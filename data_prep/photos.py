@@ -180,21 +180,27 @@ IMAGENETTE = {
 }
 
 
-def imagenet_names(folder: Path) -> dict[str, str]:
-    "WordNet id -> readable name, from the files that come with ImageNet, where they are there."
-    for place in (folder, folder.parent):
-        if (index := place / "imagenet_class_index.json").is_file():
-            return {wnid: name.replace("_", " ") for wnid, name in json.loads(index.read_text()).values()}
-        if (mapping := place / "LOC_synset_mapping.txt").is_file():
-            lines = [line.partition(" ") for line in mapping.read_text().splitlines()]
+def imagenet_names(
+    folder: Path,
+    file: str = "",       # LOC_synset_mapping.txt or imagenet_class_index.json; "": looked for in the folder and above it
+) -> dict[str, str]:      # WordNet id -> readable name
+    "From the files that come with ImageNet, where they are there; else Imagenette's ten."
+    if file and not Path(file).is_file():
+        raise DataError(f"class_names {file}: no such file; expected lines 'n01440764 tench, Tinca tinca', or ImageNet's class index")
+    known = ("imagenet_class_index.json", "LOC_synset_mapping.txt")
+    for place in [Path(file)] if file else [base / name for base in (folder, folder.parent) for name in known]:
+        if place.is_file() and place.suffix == ".json":
+            return {wnid: name.replace("_", " ") for wnid, name in json.loads(place.read_text()).values()}
+        if place.is_file():
+            lines = [line.partition(" ") for line in place.read_text().splitlines()]
             return {wnid: names.split(",")[0] for wnid, _, names in lines}
     return IMAGENETTE
 
 # %% ../nbs/01_dataset_making.ipynb #0cb0eb48
-def list_imagenet(source: Path, work: Path) -> Listing:
+def list_imagenet(source: Path, work: Path, class_names: str = "") -> Listing:
     "ImageNet or Imagenette: class folders named by WordNet id, whose order is the order of the labels."
     listing = list_class_folders(source, work)
-    names, ids = imagenet_names(source), listing.class_names
+    names, ids = imagenet_names(source, class_names), listing.class_names
     readable = [names.get(i, i) for i in ids]
     readable = [f"{n} ({i})" if readable.count(n) > 1 else n for n, i in zip(readable, ids, strict=True)]  # two cranes
     listing.table["class_name"] = listing.table.class_name.map(dict(zip(ids, readable, strict=True)))

@@ -37,7 +37,8 @@ def check_options(name: str, given: dict) -> dict:
         raise DataError(f"{name} has no option {', '.join(sorted(unknown))}; {has}")
     options = known | given
     for key, default in known.items():
-        if isinstance(default, bool) != isinstance(options[key], bool) or not isinstance(options[key], (int, float)):
+        kind = str if isinstance(default, str) else bool if isinstance(default, bool) else (int, float)
+        if not isinstance(options[key], kind) or isinstance(options[key], bool) != isinstance(default, bool):
             raise DataError(f"option {key}={options[key]!r}: expected something like {default!r}")
         if key in ("n", "size") and (options[key] < 8 or options[key] != int(options[key])):
             raise DataError(f"option {key}={options[key]!r}: expected a whole number of 8 or more")

@@ -78,7 +78,7 @@ SOURCES |= {
         ("retinamnist_224.npz", "retina_mnist", "retinamnist.npz"), archives=ARCHIVES["retina_mnist"]),
     "imagenet": Source(
         list_imagenet, "ImageNet's terms: research only, not to be passed on", "https://image-net.org (account needed); "
-        "train/<wnid>/ and val/<wnid>/", ("imagenet_sample", "imagenet")),
+        "train/<wnid>/ and val/<wnid>/", ("imagenet_sample", "imagenet"), options={"class_names": ""}),
     "fundus": Source(
         list_fundus, "unknown: ask where you got it; for no medical use", "a folder of photographs for each class",
         ("fundus",), options={"drop_rotated": False}),

@@ -739,6 +739,17 @@ def test_class_folders_with_a_split_of_their_own_keep_it():
         shutil.rmtree(f"{folder}/three/valid")
         refused("has no split of its own", source=f"{folder}/three", split="official")
 
+# %% ../nbs/01_dataset_making.ipynb #3ef7e25f
+def test_names_of_imagenet_classes_come_from_the_file_that_is_given_and_a_missing_one_is_an_error():
+    with tempfile.TemporaryDirectory() as folder:
+        source = photos(f"{folder}/tree/deep", ("n01440764", "n02102040"), 12, "train/{c}/{i}.png")
+        names = Path(folder) / "LOC_synset_mapping.txt"
+        names.write_text("n01440764 fish, Tinca\nn02102040 hound, spaniel\n")
+        info = read_info(prepare("imagenet", f"{folder}/out", source, class_names=str(names)))
+        assert info["class_names"] == ["fish", "hound"] and info["class_ids"] == ["n01440764", "n02102040"]
+        refused("class_names .*no.txt: no such file", "imagenet", source, class_names=f"{folder}/no.txt")
+        refused("option class_names=3: expected something like ''", "imagenet", source, class_names=3)
+
 # %% ../nbs/01_dataset_making.ipynb #611d3ab2
 def test_a_share_after_official_is_the_part_of_the_training_images_that_becomes_val():
     with tempfile.TemporaryDirectory() as folder:
