@@ -14,6 +14,7 @@ from unittest import mock
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image
 
 from resnet_tutorial.cli import main
 
@@ -54,13 +55,51 @@ def python(code):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path)}
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
 
+# %% ../nbs/92_command_line.ipynb #1a707015
+@pytest.mark.slow
+def test_train_evaluate_predict_and_explain_follow_each_other_through_one_run_folder():
+    with tempfile.TemporaryDirectory() as folder:
+        root, run = Path(folder), Path(folder) / "mine"
+        recipe = "name: mine\nepochs: 1\nimage_size: 48\nbatch_size: 8\nprecision: float32\ndata: {n: 40, size: 48, split: [24, 8, 8]}\n"
+        (root / "mine.yaml").write_text(recipe)
+        code, log, error = command(root, "train", "--recipe", "mine.yaml", "--set", "seed=3", "--set", f"out_dir={run}")
+        assert code == 0 and f"run folder: {run}" in log, error
+        assert "seed: 3" in (run / "recipe.yaml").read_text()
+        code, log, error = command(root, "evaluate", str(run), "--split", "val", "--checkpoint", "last", "--flip")
+        assert code == 0 and json.loads((run / "report" / "scores_val.json").read_text())["images"] == 8, error
+        (root / "new").mkdir()
+        Image.new("RGB", (60, 40), "red").save(root / "new" / "red.png")
+        code, log, error = command(root, "predict", str(run), "new", "--cam")
+        assert code == 0 and "new/red.png" in log and (run / "new" / "Result1.png").is_file(), error
+        code, log, error = command(root, "explain", str(run), "new/red.png", "--layers", "layer1*", "--out", "told")
+        assert code == 0 and (root / "told" / "red_layers.png").is_file(), error
+
+# %% ../nbs/92_command_line.ipynb #26bcca7e
+@pytest.mark.slow
+def test_mistakes_about_a_run_or_a_picture_are_one_message_and_exit_code_2():
+    with tempfile.TemporaryDirectory() as folder:
+        root, run = Path(folder), Path(folder) / "mine"
+        recipe = "name: mine\nepochs: 1\nimage_size: 48\nbatch_size: 8\ndata: {n: 40, size: 48, split: [24, 8, 8]}\n"
+        (root / "mine.yaml").write_text(recipe + f"out_dir: {run}\n")
+        assert command(root, "train", "--recipe", "mine.yaml")[0] == 0
+        (root / "broken.png").write_text("no picture")
+        mistakes = [(("train", "--recipe", "mine.yaml"), "holds a run already"), (("evaluate", "nowhere"), "no finished run")]
+        mistakes += [(("train", "--recipe", "mine.yaml", "--set", "sede=1"), "did you mean 'seed'")]
+        mistakes += [(("evaluate", str(run), "--split", "exam"), "split 'exam' is not one of")]
+        mistakes += [(("evaluate", str(run), "--checkpoint", "first"), "checkpoint 'first'")]
+        mistakes += [(("predict", str(run), "broken.png"), "broken.png"), (("explain", str(run), "broken.png"), "broken.png")]
+        for arguments, message in mistakes:
+            code, _, error = command(root, *arguments)
+            assert code == 2 and error.startswith("error: ") and message in error, (arguments, error)
+        assert not (run / "new").exists()
+
 # %% ../nbs/92_command_line.ipynb #080df962
 def test_the_help_lists_the_subcommands_and_imports_neither_torch_nor_nbdev():
     code = "import sys; sys.argv = ['resnet-tutorial', '--help']\nfrom resnet_tutorial.cli import main\ntry:\n    main()\n"
     code += "finally:\n    print({'torch', 'nbdev', 'papermill', 'rich', 'numpy'} & sys.modules.keys())"
     done = python(code)
     assert done.returncode == 0 and done.stdout.endswith("set()\n"), done.stdout + done.stderr
-    assert all(name in done.stdout for name in ("build", "run", "--traceback"))
+    assert all(name in done.stdout for name in ("build", "run", "train", "evaluate", "predict", "explain", "--traceback"))
 
 # %% ../nbs/92_command_line.ipynb #c4f687f7
 def test_the_package_can_be_called_as_a_module():

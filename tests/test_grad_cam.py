@@ -10,9 +10,11 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from resnet_tutorial.cam import class_activation_map, normalize, upsample
+from resnet_tutorial.cam import cam_maps, class_activation_map, normalize, upsample
+from resnet_tutorial.feature_maps import find_layers
 from resnet_tutorial.grad_cam import METHODS, grad_cam, grad_cam_batches, guided_backprop, guided_grad_cam
 from resnet_tutorial.models import build_model
+from resnet_tutorial.residual_unet import build_model as build_unet
 
 
 def picture(size=64, batch=2, seed=0):
@@ -401,6 +403,35 @@ def test_normalised_maps_of_resnet50_blocks_are_those_of_pytorch_grad_cam():
         worst = max(worst, (ours - theirs).abs().max().item())
     print(f"{len(maps)} blocks, largest difference {worst:.1e}")
     assert len(maps) == 16 and worst < 1e-4
+
+# %% ../nbs/10_grad_cam.ipynb #a4b44f6e
+def test_class_activation_maps_of_a_residual_u_net_average_to_its_logits_at_odd_sizes():
+    model = seeded(build_unet, "unet_small", 3)
+    images = torch.randn(5, 3, 97, 65)
+    maps, logits = cam_maps(model, images, batch_size=2)
+    assert maps.shape == (5, 3, 25, 17)
+    torch.testing.assert_close(maps.mean((2, 3)) + model.fc.bias.detach(), logits, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(logits, model(images), rtol=1e-4, atol=1e-5)
+
+# %% ../nbs/10_grad_cam.ipynb #e1baccf8
+def test_grad_cam_at_the_last_block_of_a_residual_u_net_is_its_class_activation_map_over_the_number_of_places():
+    model, x = seeded(build_unet, "unet_small", 3), picture(65)
+    cams = grad_cam(model, x, 1, list(find_layers(model))[-1])
+    with torch.no_grad():
+        expected = class_activation_map(model.features(x), model.fc.weight, 1) / 17**2
+    assert cams.closed_form and next(iter(cams.maps.values())).shape == (2, 17, 17)
+    assert peak_error(next(iter(cams.maps.values())), expected) < 1e-5
+
+# %% ../nbs/10_grad_cam.ipynb #5eee5036
+def test_one_pass_gives_the_maps_of_every_encoder_and_decoder_block_of_a_residual_u_net_up_to_full_resolution():
+    model, x = seeded(build_unet, "unet_small_full", 2), picture(33, batch=1)
+    cams = grad_cam(model, x)
+    assert [name.split(".")[0] for name in cams.maps] == ["encoder"] * 4 + ["decoder"] * 3
+    assert [cam.shape[-1] for cam in cams.maps.values()] == [9, 5, 5, 5, 9, 17, 33]
+    assert all(cam.isfinite().all() for cam in cams.maps.values())
+    one = grad_cam(model, x, layers="decoder.0.up")  # an up block is asked for by name
+    assert one.maps["decoder.0.up"].shape == (1, 9, 9)
 
 # %% ../nbs/10_grad_cam.ipynb #ba0ed75d
 def test_guided_backpropagation_stops_negative_signals_at_every_relu():
