@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'PICTURES', 'OUT', 'options', 'build_command', 'run_command', 'train_command', 'evaluate_command',
-           'predict_command', 'say', 'explain_command', 'main']
+           'predict_command', 'say', 'explain_command', 'analyze_command', 'results_command', 'main']
 
 # %% ../nbs/92_command_line.ipynb #d3cf73d9
 import sys
@@ -154,6 +154,30 @@ def explain_command(
     files = told.save(folder)
     say(told.answers)
     typer.echo(f"{len(files) - 1} strips of {len(told.cams.maps)} layers and explanations.csv kept in {folder}")
+
+# %% ../nbs/92_command_line.ipynb #b3ab2f6c
+@app.command("analyze")
+def analyze_command(
+    csv: Annotated[Path, typer.Option(help="<name>_analysis_recommended.csv, as training leaves it in the run folder.")],
+    out: Annotated[Path | None, typer.Option(help="Where files go; by default analysis/ in the run folder.")] = None,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    count: Annotated[int, typer.Option(help="Panels of the most confident right answers.")] = 20,
+) -> None:
+    "Scores, curves and maps that a table of five rows asks for."
+    from resnet_tutorial.analysis import analyze
+
+    done = analyze(csv, out, split, count)
+    typer.echo(done.text + f"{len(done.files)} files in {done.folder}")
+
+
+@app.command("results")
+def results_command(
+    runs: Annotated[list[Path] | None, typer.Argument(help="Run folders that were evaluated; none: only write the page.")] = None,
+) -> None:
+    "Keep the small files of runs in results/ and write RESULTS.md from all that is kept."
+    from resnet_tutorial.results import write_results
+
+    typer.echo(f"wrote {write_results(runs or [])}")
 
 # %% ../nbs/92_command_line.ipynb #957bb1ef
 def main() -> None:

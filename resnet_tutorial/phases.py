@@ -73,7 +73,7 @@ class Session:
         "The network that is validated and saved: the average of the weights where there is one."
         return self.model if self.average is None else self.average.model
 
-
+# %% ../nbs/04f_phases.ipynb #ee5aa557
 def begin(recipe: Recipe, runtime: Runtime, processes: Processes) -> Session:
     "Data and model of a fresh or resumed run."
     if not processes.main:
@@ -94,7 +94,7 @@ def begin(recipe: Recipe, runtime: Runtime, processes: Processes) -> Session:
     facts |= {"mean": normalization.mean, "std": normalization.std}
     return Session(recipe, runtime, processes, data, normalization, model, average, facts, started_from)
 
-
+# %% ../nbs/04f_phases.ipynb #190ae626
 def describe(session: Session, folder: Path) -> None:
     "Write what the run is: its recipe with every default, and the machine and data it is made with."
     text = yaml.safe_dump(session.recipe.model_dump(mode="json"), sort_keys=False)
@@ -112,7 +112,7 @@ class Stage:
     batches: dict[str, Loader]  # of train and val
     head_only: bool  # the batches hold cached features, which the head alone takes
 
-
+# %% ../nbs/04f_phases.ipynb #b31f9587
 def start_phase(session: Session, part: Pass) -> Stage:
     "Trainer and loaders of a phase."
     recipe, phase = session.recipe, part.phase
@@ -147,7 +147,7 @@ def best_epoch(history: list[dict], select_by: str) -> int:
     values = [row[select_by] if select_by == "val_loss" else -row[select_by] for row in history]
     return 1 + values.index(min(values)) if values else 0
 
-
+# %% ../nbs/04f_phases.ipynb #b6b1ff8d
 def gather_state(session: Session, trainer: Trainer, history: list[dict], timing: list[dict], place: dict) -> dict:
     "Everything that going on needs; `place` says how far the running pass has come."
     for name, value in session.model.state_dict().items():
@@ -170,7 +170,7 @@ def gather_state(session: Session, trainer: Trainer, history: list[dict], timing
         "random": random_positions(),
     }
 
-
+# %% ../nbs/04f_phases.ipynb #f4cf7c40
 def must_match(state: dict, session: Session) -> None:
     "ValueError if a state is of another experiment, of other data, or cut up for another number of processes."
     wanted, found = comparable(session.recipe), state["recipe"]
@@ -182,7 +182,7 @@ def must_match(state: dict, session: Session) -> None:
     if other:
         raise ValueError(f"{session.recipe.out_dir} holds a run of another recipe: {', '.join(other)}; choose another out_dir")
 
-# %% ../nbs/04f_phases.ipynb #b6b1ff8d
+# %% ../nbs/04f_phases.ipynb #de82a066
 def restore_weights(session: Session, state: dict) -> None:
     "Put the weights and their average back."
     session.model.load_state_dict(state["model"])
@@ -196,6 +196,4 @@ def restore_progress(trainer: Trainer, state: dict) -> None:
     trainer.schedule.load_state_dict(state["schedule"])
     trainer.scaler.load_state_dict(state["scaler"])
     if trainer.processes.main and state["place"]:
-        loss, right, seen = state["place"]["totals"]
-        trainer.sums.copy_(torch.tensor([loss, right], dtype=trainer.sums.dtype))
-        trainer.seen = int(seen)
+        trainer.sums.set(*state["place"]["totals"])

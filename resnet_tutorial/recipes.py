@@ -122,6 +122,7 @@ class Recipe(UpdateChoices):
     sync_batchnorm: bool = False  # share batch statistics between processes
     compile: bool = False  # torch.compile
     tensorboard: bool = False  # curves for TensorBoard in the run folder
+    recommend_analysis: bool = False  # after each epoch, a table that `resnet-tutorial analyze` reads
     out_dir: str  # the run folder
 
     @model_validator(mode="after")
@@ -485,7 +486,7 @@ def read_csv_recipe(
     given = {key: value for key, (_, value) in rows.items()}
     values = {
         "name": path.name.split(".")[0], "dataset": "imagenet", "normalization": "imagenet", "augment": "none",
-        "balance_classes": True, "model": given.get("model", "unet_resnext50"), "image_size": given["imageSize"],
+        "balance_classes": True, "recommend_analysis": True, "model": given.get("model", "unet_resnext50"), "image_size": given["imageSize"],
         "data": {"source": given["rootPath"], "class_names": given["classNamePath"]},
         "weights": [] if given["modelPath"] == "None" else [given["modelPath"], "scratch"],
         "epochs": given["epochs"], "batch_size": 2 * given["batchSize"], "device": given["deviceName"],

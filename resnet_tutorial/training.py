@@ -16,7 +16,6 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from .batches import Batches, Processes, join_processes, training_loader
 from .loop import Trainer, validate  # noqa: F401  Trainer: likewise
@@ -46,6 +45,7 @@ from resnet_tutorial.run_folder import (
     load_state,
     publish,
     recipe_data,
+    recommend_analysis,
     set_random_positions,
     stored_recipe,
     write_safely,  # noqa: F401  other notebooks import it from here
@@ -72,8 +72,8 @@ def run_pass(
 
     def after_step(step: int) -> None:
         if (before + step) % recipe.save_every_steps == 0 and step < part.steps:
-            trainer.check()
-            keep({"steps": step, "learning_rate": rate, "totals": trainer.totals()})
+            trainer.watch.check()
+            keep({"steps": step, "learning_rate": rate, "totals": trainer.sums.totals(session.processes)})
 
     title = f"epoch {number + 1} ({part.phase.name})"
     after_step = after_step if recipe.save_every_steps else None
@@ -85,7 +85,7 @@ def run_pass(
     spent = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
     timing.append({"epoch": number + 1, **spent, "images_per_second": (part.steps - done) * micro / seconds})
 
-
+# %% ../nbs/05_training.ipynb #4a4ba61d
 def judge(session: Session, stage: Stage) -> dict[str, float]:
     "Validation loss and accuracy of the weights that would be saved now."
     recipe, network = session.recipe, session.judged
@@ -108,7 +108,7 @@ def fit(
         processes.wait()  # until number 0 holds the folder
         return train_into(folder, recipe, resume, runtime, processes, say if processes.main else lambda text: None)
 
-
+# %% ../nbs/05_training.ipynb #71d402cb
 def train_into(folder: Path, recipe: Recipe, resume: bool, runtime: Runtime, processes: Processes, say: Callable) -> Run:
     "As `fit`, in a folder that is held already."
     state = load_state(folder)
@@ -127,7 +127,7 @@ def train_into(folder: Path, recipe: Recipe, resume: bool, runtime: Runtime, pro
     processes.wait()
     return load_run(folder)
 
-# %% ../nbs/05_training.ipynb #71d402cb
+# %% ../nbs/05_training.ipynb #2eb758ce
 def go_on(folder: Path, session: Session, state: dict | None, say: Callable[[str], None]) -> None:
     "All passes that are not done yet."
     recipe, main = session.recipe, session.processes.main
@@ -161,15 +161,17 @@ def go_on(folder: Path, session: Session, state: dict | None, say: Callable[[str
         place, found = {}, keep({})
         if main:
             publish(folder, found)
+            if recipe.recommend_analysis:
+                recommend_analysis(folder, recipe)
             curves(history[-1])
 
-
+# %% ../nbs/05_training.ipynb #711dc632
 def steps_of_pass(session: Session, phase: Phase) -> int:
     "Steps of one pass over the training split."
     loader = training_loader(session.data, session.recipe, phase, session.normalization)
     return len(Batches(loader, session.recipe.accumulate, session.processes))
 
-# %% ../nbs/05_training.ipynb #2eb758ce
+# %% ../nbs/05_training.ipynb #1daeb1b5
 def say_where(folder: Path, say: Callable[[str], None], state: dict | None, passes: list[Pass]) -> None:
     "Tell from where a resumed run goes on."
     if state is None:
@@ -192,7 +194,7 @@ def explain_stop(folder: Path, error: BaseException, say: Callable[[str], None])
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
         raise OSError(error.errno, f"{error.strerror}: {kept}; make room on the disk, then resume") from error
 
-
+# %% ../nbs/05_training.ipynb #57200748
 def open_curves(folder: Path, recipe: Recipe, main: bool, history: list[dict]) -> Callable[[dict], None]:
     "What takes a row of the history to TensorBoard, or nowhere."
     if not (recipe.tensorboard and main):
@@ -222,13 +224,16 @@ def finished(recipe: Recipe, folder: Path) -> bool:
 
 def belongs(recipe: Recipe, folder: Path) -> bool:
     "Whether what lies in a folder is of this recipe and this data; an empty folder is anybody's."
-    stored = stored_recipe(folder)
+    try:
+        stored = stored_recipe(folder)
+    except ValueError:  # another version's: whatever it was, it is not this
+        return False
     if stored is None:
         return True
     data = json.loads((folder / "environment.json").read_text())["data_sha256"]
     return comparable(stored) == comparable(recipe) and data == data_fingerprint(recipe_data(recipe))
 
-
+# %% ../nbs/05_training.ipynb #6f9fa3d4
 def train_or_load(recipe: Recipe) -> Run:
     "The finished run of a recipe: loaded if there is one, waited for if it is being trained, trained if not."
     folder = Path(recipe.out_dir)
@@ -254,7 +259,7 @@ def plot_history(history: pd.DataFrame, axes, colors: tuple[str, str] = ("#30638
             axis.plot(history.epoch, history[f"{kind}_{score}"], style, color=color, marker="o", markersize=3, label=label)
         for i in history.index[1:][history.phase.to_numpy()[1:] != history.phase.to_numpy()[:-1]]:
             axis.axvline(history.epoch[i] - 0.5, color="grey", linestyle="--", linewidth=1)
-            axis.text(history.epoch[i] - 0.4, 0.98, history.phase[i], fontsize=8, va="top", color="grey",
+            axis.text(history.epoch[i] - 0.4, 0.02, history.phase[i], fontsize=8, va="bottom", color="grey",
                       transform=axis.get_xaxis_transform())
         axis.set(xlabel="epoch", title=score)
         axis.spines[["top", "right"]].set_visible(False)
@@ -263,6 +268,5 @@ def plot_history(history: pd.DataFrame, axes, colors: tuple[str, str] = ("#30638
 
 def plot_histories(histories: dict[str, pd.DataFrame], axes) -> None:
     "Several runs over one another, a colour each; training drawn through, validation dashed."
-    colors = [f"C{i}" for i in range(len(histories))]
-    for (name, history), color in zip(histories.items(), colors, strict=True):
-        plot_history(history, axes, (color, color), name)
+    for i, (name, history) in enumerate(histories.items()):
+        plot_history(history, axes, (f"C{i}", f"C{i}"), name)

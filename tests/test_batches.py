@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from resnet_tutorial.batches import ALONE, BalancedSampler, Batches, Processes, Rows, cached_features, may_cache
+from resnet_tutorial.batches import BalancedSampler, Batches, Processes, Rows, cached_features, may_cache
 from resnet_tutorial.data import EpochSampler, Loader, Normalization, Pictures, first_of
 from resnet_tutorial.models import build_model
 from resnet_tutorial.optimization import freeze

@@ -12,6 +12,7 @@ from pathlib import Path
 from unittest import mock
 
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
@@ -55,7 +56,7 @@ def python(code):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path)}
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
 
-# %% ../nbs/92_command_line.ipynb #1a707015
+# %% ../nbs/92_command_line.ipynb #5da843af
 @pytest.mark.slow
 def test_train_evaluate_predict_and_explain_follow_each_other_through_one_run_folder():
     with tempfile.TemporaryDirectory() as folder:
@@ -73,6 +74,35 @@ def test_train_evaluate_predict_and_explain_follow_each_other_through_one_run_fo
         assert code == 0 and "new/red.png" in log and (run / "new" / "Result1.png").is_file(), error
         code, log, error = command(root, "explain", str(run), "new/red.png", "--layers", "layer1*", "--out", "told")
         assert code == 0 and (root / "told" / "red_layers.png").is_file(), error
+        assert command(root, "evaluate", str(run))[0] == 0
+        code, log, error = command(root, "results", str(run))
+        assert code == 2 and "no recipe in recipes/ is called 'mine" in error, error  # a recipe of one's own has no command to repeat
+
+# %% ../nbs/92_command_line.ipynb #667c65b8
+@pytest.mark.slow
+def test_two_tables_of_the_u_net_system_run_from_training_to_analysis_and_the_second_starts_from_the_first():
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        random, wnids = np.random.default_rng(0), [f"n{i:08d}" for i in range(30)]
+        for split, each in (("train", 4), ("val", 2)):
+            for wnid in wnids:
+                (root / "tree" / split / wnid).mkdir(parents=True)
+                for i in range(each):
+                    pixels = random.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+                    Image.fromarray(pixels).save(root / "tree" / split / wnid / f"{i}.png")
+        (root / "synsets.txt").write_text("".join(f"{wnid} thing {i}, synonym\n" for i, wnid in enumerate(wnids)))
+        rows = {"modelPath": "None", "learningRate": "1e-3", "imageSize": "33", "batchSize": "8", "epochs": "1", "deviceName": "cpu"}
+        rows |= {"rootPath": f"{root}/tree/", "classNamePath": f"{root}/synsets.txt", "model": "unet_small"}
+        for name, start in (("variable_0", "None"), ("variable_1", f"{root}/runs/variable_0/best.safetensors")):
+            table = "".join(f"{key},{value}\n" for key, value in (rows | {"modelPath": start}).items())
+            (root / f"{name}.csv").write_text(table)
+            code, log, error = command(root, "train", "--recipe", f"{name}.csv")
+            assert code == 0 and ("starts from fresh weights" in log) == (start == "None"), error
+        start = json.loads((root / "runs/variable_1/environment.json").read_text())["started_from"]
+        assert "best.safetensors" in start
+        code, log, error = command(root, "analyze", "--csv", "runs/variable_1/variable_1_analysis_recommended.csv", "--count", "3")
+        assert code == 0 and "Sensitivity score: " in log and "thing 7" in log, error
+        assert (root / "runs/variable_1/analysis/numerical_results.txt").is_file()
 
 # %% ../nbs/92_command_line.ipynb #26bcca7e
 @pytest.mark.slow
@@ -99,7 +129,7 @@ def test_the_help_lists_the_subcommands_and_imports_neither_torch_nor_nbdev():
     code += "finally:\n    print({'torch', 'nbdev', 'papermill', 'rich', 'numpy'} & sys.modules.keys())"
     done = python(code)
     assert done.returncode == 0 and done.stdout.endswith("set()\n"), done.stdout + done.stderr
-    assert all(name in done.stdout for name in ("build", "run", "train", "evaluate", "predict", "explain", "--traceback"))
+    assert all(name in done.stdout for name in ("build", "run", "train", "evaluate", "predict", "explain", "analyze", "results", "--traceback"))
 
 # %% ../nbs/92_command_line.ipynb #c4f687f7
 def test_the_package_can_be_called_as_a_module():

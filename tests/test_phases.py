@@ -37,7 +37,7 @@ def test_a_budget_in_steps_ends_in_a_part_of_a_pass_and_every_phase_starts_a_new
         ("probe", 0, 3, 5), ("probe", 3, 2, 5), ("full", 0, 3, 7), ("full", 3, 3, 7), ("full", 6, 1, 7)]
     assert len(plan(Recipe(name="r", out_dir="x", epochs=4), lambda phase: 10)) == 4
 
-# %% ../nbs/04f_phases.ipynb #f4cf7c40
+# %% ../nbs/04f_phases.ipynb #b0b5c071
 def test_what_is_gathered_after_a_step_is_all_that_the_next_steps_need():
     import io
 
@@ -50,7 +50,7 @@ def test_what_is_gathered_after_a_step_is_all_that_the_next_steps_need():
             stage.trainer.epoch(stage.batches["train"], "", most=1)
             if interrupted:
                 content = io.BytesIO()
-                place = {"steps": 1, "totals": stage.trainer.totals()}
+                place = {"steps": 1, "totals": stage.trainer.sums.totals(ALONE)}
                 torch.save(gather_state(session, stage.trainer, [], [], place), content)
                 session = tiny_session(folder, ema_decay=0.9, optimizer="adamw", learning_rate=0.01, seed=5)
                 restored = torch.load(io.BytesIO(content.getvalue()), weights_only=True)

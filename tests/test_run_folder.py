@@ -30,7 +30,7 @@ with hold(Path(sys.argv[1])):
     time.sleep(60)
 """
 
-
+# %% ../nbs/04c_run_folder.ipynb #936b1720
 def state_of(epoch, best, average=None):
     "A state as `fit` keeps it, of a network of two weights."
     facts = {"model": "tiny", "class_names": ["cat", "dog"]}
@@ -168,3 +168,26 @@ def test_no_starting_point_at_all_is_an_error_and_not_a_silent_start_from_scratc
 def test_a_folder_without_weights_is_no_run():
     with tempfile.TemporaryDirectory() as folder, pytest.raises(FileNotFoundError, match="no finished run: it has no recipe"):
         load_run(folder)
+
+# %% ../nbs/04c_run_folder.ipynb #c36cc7c1
+def test_the_recommended_table_names_the_best_weights_by_their_place_in_the_folder():
+    from resnet_tutorial.recipes import Recipe
+    from resnet_tutorial.run_folder import recommend_analysis
+
+    with tempfile.TemporaryDirectory() as folder:
+        table = recommend_analysis(Path(folder), Recipe(name="r", epochs=1, image_size=48, out_dir=folder))
+        assert table.name == "r_analysis_recommended.csv"
+        assert table.read_text().splitlines()[:4] == ["modelPath,best.safetensors", "dataInfosPath,None", "classNamePath,None", "imageSize,48"]
+
+# %% ../nbs/04c_run_folder.ipynb #118f7fba
+def test_a_run_folder_of_another_version_says_which_keys_it_cannot_read():
+    from resnet_tutorial.run_folder import load_run
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("history.csv", "best.safetensors"):
+            (Path(folder) / name).touch()
+        (Path(folder) / "recipe.yaml").write_text("name: r\nepochs: 1\nwarmup_epochs: 1\n")
+        with pytest.raises(ValueError, match="written by another version .warmup_epochs"):
+            load_run(folder)
+        with pytest.raises(ValueError, match="checkpoint 'first': expected best or last"):
+            load_run(folder, "first")

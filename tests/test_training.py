@@ -3,7 +3,7 @@
 # %% ../nbs/05_training.ipynb #3d43a875
 import hashlib
 import math
-import multiprocessing
+import multiprocessing.forkserver
 import os
 import random
 import re
@@ -12,11 +12,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 import yaml
 
+from resnet_tutorial import training
 from resnet_tutorial.recipes import Recipe
 from resnet_tutorial.run_folder import hold, load_run, load_state
 from resnet_tutorial.runtime import choose_runtime
@@ -25,7 +27,7 @@ from resnet_tutorial.training import fit, train_or_load, validate
 TINY = {"n": 40, "size": 48, "split": [24, 8, 8]}
 PHASES = [{"name": "probe", "epochs": 1, "train": ["fc.*"]}, {"name": "full", "epochs": 2}]
 
-
+# %% ../nbs/05_training.ipynb #6c9cab96
 def tiny_recipe(folder, **changes):
     "A recipe that trains in about a second."
     values = {"name": "tiny", "data": TINY, "image_size": 32, "batch_size": 8, "precision": "float32", "device": "cpu"}
@@ -42,12 +44,14 @@ def checksums(folder):
     names = ("best.safetensors", "last.safetensors", "history.csv")
     return {name: hashlib.sha256((Path(folder) / name).read_bytes()).hexdigest() for name in names}
 
-# %% ../nbs/05_training.ipynb #6c9cab96
+# %% ../nbs/05_training.ipynb #4d122e1b
 def child(recipe):
     "A process of its own that trains, or goes on training, a recipe. The fork server has imported everything already."
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["resnet_tutorial.training"])
-    return context.Process(target=fit, args=(recipe, True), kwargs={"say": str})
+    with mock.patch.dict(os.environ, TQDM_DISABLE="1"):
+        multiprocessing.forkserver.ensure_running()
+    return context.Process(target=training.fit, args=(recipe, True), kwargs={"say": str})
 
 
 def run_child(recipe, moment=None):
@@ -60,7 +64,7 @@ def run_child(recipe, moment=None):
         process.join()
     return process.exitcode
 
-
+# %% ../nbs/05_training.ipynb #9dd95e88
 def stops_before(recipe, fatal):
     "Train, but stop right before the write of this number; False where there are fewer."
     replace, count = os.replace, []
@@ -80,7 +84,7 @@ def stops_before(recipe, fatal):
         os.replace = replace
     return False
 
-# %% ../nbs/05_training.ipynb #4d122e1b
+# %% ../nbs/05_training.ipynb #2e9c4859
 TRAIN = """
 import resource, sys
 from resnet_tutorial.recipes import Recipe
@@ -128,7 +132,7 @@ fit(alone)
 notebook_launcher(work, (together,), num_processes=2)
 """
 
-
+# %% ../nbs/05_training.ipynb #34d6c7c1
 def launch_two(recipe, what):
     "Start two real processes through torchrun; what they say of themselves. `what` is fit, or stop (one is killed)."
     with tempfile.TemporaryDirectory() as place:
@@ -156,6 +160,7 @@ def test_a_run_folder_holds_the_recipe_with_every_default_and_the_weights_of_bes
             torch.testing.assert_close(load_run(small_run.folder).model(images), small_run.model(images))
 
 # %% ../nbs/05_training.ipynb #e8bdeb1d
+@pytest.mark.slow
 def test_training_twice_with_one_seed_gives_the_same_bytes_and_another_seed_gives_others():
     with tempfile.TemporaryDirectory() as folder:
         runs = [fit(tiny_recipe(folder, seed=seed, out_dir=f"{folder}/{i}")) for i, seed in enumerate((1, 1, 2))]
@@ -173,6 +178,7 @@ def test_phases_are_marked_in_the_history_and_a_budget_in_steps_may_end_within_a
         assert history[["train_loss", "val_loss"]].map(math.isfinite).all().all()
 
 # %% ../nbs/05_training.ipynb #5eabe070
+@pytest.mark.slow
 def test_a_probe_on_cached_features_has_the_losses_of_the_slow_way():
     with tempfile.TemporaryDirectory() as folder:
         phases = [{"name": "probe", "epochs": 3, "train": ["fc.*"], "learning_rate": 0.1}]
@@ -184,6 +190,7 @@ def test_a_probe_on_cached_features_has_the_losses_of_the_slow_way():
         torch.testing.assert_close(torch.tensor(fast.to_numpy()), torch.tensor(slow.to_numpy()), rtol=1e-4, atol=1e-5)
 
 # %% ../nbs/05_training.ipynb #1d216995
+@pytest.mark.slow
 def test_the_last_epoch_s_weights_are_the_best_where_the_recipe_says_so_and_averaged_weights_are_those_that_were_judged():
     with tempfile.TemporaryDirectory() as folder:
         small_run = fit(tiny_recipe(folder, select_by="last", ema_decay=0.9, epochs=3))
@@ -196,6 +203,7 @@ def test_the_last_epoch_s_weights_are_the_best_where_the_recipe_says_so_and_aver
         assert scores["val_loss"] == pytest.approx(small_run.history.val_loss.iloc[-1], rel=1e-5)
 
 # %% ../nbs/05_training.ipynb #40eb942d
+@pytest.mark.slow
 def test_classes_are_balanced_in_every_epoch_where_the_recipe_says_so():
     with tempfile.TemporaryDirectory() as folder:
         small_run = fit(tiny_recipe(folder, balance_classes=True, batch_size=4, epochs=1))
@@ -203,6 +211,7 @@ def test_classes_are_balanced_in_every_epoch_where_the_recipe_says_so():
         assert small_run.history.step.iloc[0] == -(-2 * counts.min().item() // 4)
 
 # %% ../nbs/05_training.ipynb #7aead0b7
+@pytest.mark.slow
 def test_tensorboard_gets_every_row_of_the_history():
     with tempfile.TemporaryDirectory() as folder:
         small_run = fit(tiny_recipe(folder, tensorboard=True))
@@ -237,6 +246,7 @@ def test_train_or_load_trains_once_and_reads_the_second_time_even_where_nothing_
         assert {path: path.stat().st_mtime_ns for path in small_run.folder.rglob("*")} == before
 
 # %% ../nbs/05_training.ipynb #ea23ddd0
+@pytest.mark.slow
 def test_train_or_load_never_reads_a_run_of_another_recipe_and_takes_no_notice_of_where_and_how_often_it_was_saved():
     with tempfile.TemporaryDirectory() as folder:
         first = train_or_load(tiny_recipe(folder, epochs=1))
@@ -245,7 +255,8 @@ def test_train_or_load_never_reads_a_run_of_another_recipe_and_takes_no_notice_o
         assert (first.recipe.learning_rate, second.recipe.learning_rate) == (0.05, 0.01)
         assert train_or_load(tiny_recipe(folder, epochs=1, save_every_steps=2)).folder == first.folder
 
-# %% ../nbs/05_training.ipynb #93afb309
+# %% ../nbs/05_training.ipynb #b5712178
+@pytest.mark.slow
 def test_a_run_that_is_killed_at_random_moments_ends_in_the_same_bits_as_one_that_was_not():
     with tempfile.TemporaryDirectory() as folder:
         same = {"epochs": 3, "phases": PHASES, "augment": "crop_flip", "ema_decay": 0.9, "save_every_steps": 1, "batch_size": 4}
@@ -278,6 +289,7 @@ def test_a_run_that_is_killed_twenty_times_at_random_moments_ends_in_the_same_bi
             assert checksums(killed.out_dir) == checksums(whole.out_dir), seed
 
 # %% ../nbs/05_training.ipynb #89fbb41b
+@pytest.mark.slow
 def test_a_run_that_is_stopped_before_any_one_of_its_writes_ends_in_the_same_bits_as_one_that_was_not():
     with tempfile.TemporaryDirectory() as folder:
         same = {"epochs": 2, "augment": "crop_flip", "batch_size": 12, "save_every_steps": 1}
@@ -291,6 +303,7 @@ def test_a_run_that_is_stopped_before_any_one_of_its_writes_ends_in_the_same_bit
         assert fatal > 14  # two descriptions, a state within each epoch, and six files after each
 
 # %% ../nbs/05_training.ipynb #59c724f2
+@pytest.mark.slow
 def test_resuming_says_where_it_starts_and_a_finished_run_is_left_as_it_is():
     with tempfile.TemporaryDirectory() as folder:
         own, said = tiny_recipe(folder), []
@@ -306,9 +319,8 @@ def test_resuming_says_where_it_starts_and_a_finished_run_is_left_as_it_is():
             fit(tiny_recipe(folder, learning_rate=0.01), resume=True)
 
 # %% ../nbs/05_training.ipynb #91bf7802
+@pytest.mark.slow
 def test_an_interruption_from_the_keyboard_says_what_is_kept():
-    from resnet_tutorial import training
-
     with tempfile.TemporaryDirectory() as folder:
         own, said, run_pass = tiny_recipe(folder), [], training.run_pass
 
@@ -328,6 +340,7 @@ def test_an_interruption_from_the_keyboard_says_what_is_kept():
         assert said[1] == f"{own.out_dir} goes on after epoch 1 of 2"
 
 # %% ../nbs/05_training.ipynb #d8ba212b
+@pytest.mark.slow
 def test_a_full_disk_costs_no_earlier_state_and_the_error_says_what_to_do():
     with tempfile.TemporaryDirectory() as folder:
         own = tiny_recipe(folder)
@@ -341,6 +354,7 @@ def test_a_full_disk_costs_no_earlier_state_and_the_error_says_what_to_do():
         fit(own, resume=True, say=quiet)  # there is room again
 
 # %% ../nbs/05_training.ipynb #0440ec6b
+@pytest.mark.slow
 def test_train_or_load_waits_for_whoever_trains_the_run_and_then_loads_it():
     with tempfile.TemporaryDirectory() as folder:
         own = tiny_recipe(folder, epochs=20)
@@ -355,6 +369,7 @@ def test_train_or_load_waits_for_whoever_trains_the_run_and_then_loads_it():
         assert len(list(Path(folder).glob("tiny*"))) == 1
 
 # %% ../nbs/05_training.ipynb #5e5f3936
+@pytest.mark.slow
 def test_a_folder_in_use_is_refused_and_free_the_moment_its_trainer_is_killed_although_the_workers_may_live_on():
     with tempfile.TemporaryDirectory() as folder:
         own = tiny_recipe(folder, workers=2, epochs=500)
@@ -371,6 +386,7 @@ def test_a_folder_in_use_is_refused_and_free_the_moment_its_trainer_is_killed_al
             pass
 
 # %% ../nbs/05_training.ipynb #c6831a0b
+@pytest.mark.slow
 def test_two_processes_give_the_losses_of_one_that_accumulates_over_the_same_batches():
     with tempfile.TemporaryDirectory() as folder:
         same = {"epochs": 20, "batch_size": 12, "learning_rate": 0.01}
