@@ -187,6 +187,9 @@ def evaluate(
     "Predict a split, write predictions.csv and report/ into the run folder, and return the scores."
     predictions = predict(run, split, flip=flip)
     scores = score(predictions, run.class_names, split)
+    if run.recipe.test_time_flip if flip is None else flip:
+        plain = predict(run, split, flip=False)
+        scores["accuracy_without_flip"] = float((plain.true == plain.predicted).mean())
     end = "" if split == "test" else f"_{split}"
     write_safely(run.folder / f"predictions{end}.csv", lambda part: predictions.to_csv(part, index=False))
     folder = run.folder / "report"

@@ -173,6 +173,8 @@ def gather_state(session: Session, trainer: Trainer, history: list[dict], timing
 # %% ../nbs/04f_phases.ipynb #f4cf7c40
 def must_match(state: dict, session: Session) -> None:
     "ValueError if a state is of another experiment, of other data, or cut up for another number of processes."
+    if "place" not in state:
+        raise ValueError(f"{session.recipe.out_dir} holds a state that an earlier version wrote; delete it or choose another out_dir")
     wanted, found = comparable(session.recipe), state["recipe"]
     other = [f"{key} ({found.get(key)} there, {wanted.get(key)} here)" for key in wanted if wanted.get(key) != found.get(key)]
     if state["data_sha256"] != data_fingerprint(session.data):

@@ -84,7 +84,7 @@ def run_table(runs: dict[str, dict]) -> pd.DataFrame:  # a row a run
     for name, kept in runs.items():
         recipe, scores, machine = kept["recipe"], kept["scores"], kept["environment"]
         row = {"run": name, "data": recipe["dataset"], "model": recipe["model"], "seed": recipe["seed"], "epochs": kept["epochs"]}
-        row |= {key: scores.get(key) for key in ("images", "accuracy", "accuracy_low", "accuracy_high", "accuracy_flip")}
+        row |= {key: scores.get(key) for key in ("images", "accuracy", "accuracy_low", "accuracy_high", "accuracy_without_flip")}
         row |= {key: scores.get(key) for key in ("macro_recall", "roc_auc")}
         row |= {"cpu_seconds": kept["cpu_seconds"], "seconds": kept["seconds"]}
         row["machine"] = machine.get("gpu") or f"{machine['threads']} CPU thread(s), {machine['cpu_capability']}, {machine['precision']}"
@@ -150,10 +150,10 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     "The table of runs for the eye."
     out = table[["run", "data", "model", "seed", "epochs", "images"]].rename(columns={"images": "test images"})
     interval = [f"{percent(r.accuracy)} ({100 * r.accuracy_low:.1f} to {100 * r.accuracy_high:.1f})" for r in table.itertuples()]
-    flip = ["" if pd.isna(value) else percent(value) for value in table.accuracy_flip]
+    flip = ["" if pd.isna(value) else percent(value) for value in table.accuracy_without_flip]
     recall = [percent(value) for value in table.macro_recall]
     minutes = [f"{value / 60:.1f}" for value in table.cpu_seconds]
-    return out.assign(accuracy=interval, **{"with flip": flip, "macro recall": recall, "CPU minutes": minutes}, machine=table.machine)
+    return out.assign(accuracy=interval, **{"without flip": flip, "macro recall": recall, "CPU minutes": minutes}, machine=table.machine)
 
 
 def commands(table: pd.DataFrame) -> str:

@@ -101,6 +101,15 @@ def test_an_evaluation_leaves_a_table_from_which_its_accuracy_can_be_computed_ag
         assert (stored.true == stored.predicted).mean() == found["accuracy"]
         assert json.loads((small_run.folder / "report" / "scores.json").read_text()) == found
 
+# %% ../nbs/06_evaluation.ipynb #91b372de
+def test_accuracy_with_mirror_images_has_the_plain_one_beside_it():
+    with tempfile.TemporaryDirectory() as folder:
+        small_run = tiny_run(folder)
+        found = evaluate(small_run, flip=True)
+        plain = predict(small_run, flip=False)
+        assert found["accuracy_without_flip"] == (plain.true == plain.predicted).mean()
+        assert "accuracy_without_flip" not in evaluate(small_run)
+
 # %% ../nbs/06_evaluation.ipynb #a8462c62
 def test_an_evaluation_keeps_its_figures_with_the_run():
     with tempfile.TemporaryDirectory() as folder:

@@ -82,6 +82,8 @@ def test_a_state_of_another_recipe_or_other_data_or_another_number_of_processes_
             must_match({**state, "data_sha256": "0"}, session)
         with pytest.raises(ValueError, match=r"number of processes \(4 there, 1 here\)"):
             must_match({**state, "processes": 4}, session)
+        with pytest.raises(ValueError, match="an earlier version wrote"):
+            must_match({"history": []}, session)
 
 # %% ../nbs/04f_phases.ipynb #efee752c
 def test_weights_that_are_no_numbers_are_never_kept():
