@@ -133,7 +133,7 @@ class Trainer:
         if done == 0:
             self.sums = Sums(self.runtime.device)
         groups = Batches(loader, self.accumulate, self.processes, most)
-        for step, group in enumerate(progress(groups, title), done + 1):
+        for step, group in enumerate(progress(groups, title) if self.processes.main else groups, done + 1):
             rate = self.schedule.get_last_lr()[0]
             self.watch.put(self.step(group), title, step, rate, group[0][1])
             if after_step is not None:

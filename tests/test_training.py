@@ -306,7 +306,7 @@ def test_a_run_that_is_stopped_before_any_one_of_its_writes_ends_in_the_same_bit
 @pytest.mark.slow
 def test_resuming_says_where_it_starts_and_a_finished_run_is_left_as_it_is():
     with tempfile.TemporaryDirectory() as folder:
-        own, said = tiny_recipe(folder), []
+        own, said = tiny_recipe(folder, tensorboard=True), []
         small_run = fit(own, resume=True, say=said.append)
         before = {path: path.stat().st_mtime_ns for path in small_run.folder.rglob("*") if path.name != ".lock"}
         fit(own, resume=True, say=said.append)
@@ -317,6 +317,12 @@ def test_resuming_says_where_it_starts_and_a_finished_run_is_left_as_it_is():
             fit(own)
         with pytest.raises(ValueError, match=r"holds a run of another recipe: learning_rate \(0.05 there, 0.01 here\)"):
             fit(tiny_recipe(folder, learning_rate=0.01), resume=True)
+        left_by_a_kill = small_run.folder / "state" / ".best_7.safetensors.part"
+        left_by_a_kill.write_text("half a f")
+        (small_run.folder / "history.csv").unlink()  # as after a kill between the commit and the publication
+        fit(own, resume=True, say=said.append)
+        assert not left_by_a_kill.exists()
+        assert len(load_run(small_run.folder).history) == 2
 
 # %% ../nbs/05_training.ipynb #91bf7802
 @pytest.mark.slow
