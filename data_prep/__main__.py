@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--source", help="folder or archive to read; without it: --data-root, else download where no account is needed")
     p.add_argument("--data-root", default="", help="folder that holds sources under their usual names")
     p.add_argument("--cache", help="where downloads are kept (default: the user's cache folder)")
-    p.add_argument("--split", nargs="+", metavar="PART", help="0.8 0.1 0.1, or counts 17000 4000 4000, or official, or official 0.2 (that share of train for val)")
+    p.add_argument("--split", nargs="+", metavar="PART", help="0.8 0.1 0.1, or counts 17000 4000 4000, or official, or official 0.2 (that share of train for val), or fold 2 5 (the second of five is the test)")
     p.add_argument("--split-numbers", nargs="+", metavar="WORD", help="by file number: train 0-9999 test 10000-12499")
     p.add_argument("--seed", type=int, default=0, help="another seed, another split (default 0)")
     p.add_argument("--layout", default="manifest", help="manifest (moves nothing, default), copy or link into split/class/ folders")

@@ -23,7 +23,9 @@ from data_prep.manifest import (
 )
 from data_prep.packed import list_drawn
 from data_prep.sources import Source, download_source, find_source, source_of
-from data_prep.splits import assign_splits, carve_val, crossing, merge_groups, read_ranges, read_split, split_by_number
+from data_prep.splits import (
+    assign_fold, assign_splits, carve_val, crossing, merge_groups, read_fold, read_ranges, read_split, split_by_number,
+)
 from data_prep.tree import Listing, files_below, group_names
 
 LAYOUTS = ("manifest", "copy", "link")
@@ -53,7 +55,7 @@ def one_of(value: str, allowed: tuple[str, ...]) -> str:
 
 # %% ../nbs/01_dataset_making.ipynb #169fc0c3
 def check_split(split, split_numbers):
-    "The split as it is kept in dataset.json: None (the source's own default), \"official\", numbers, or ranges."
+    "The split as it is kept in dataset.json: None (the source's own default), \"official\", a fold, numbers, or ranges."
     if split_numbers is not None:
         if split is not None:
             raise DataError("give a split or a split by numbers, not both")
@@ -61,6 +63,8 @@ def check_split(split, split_numbers):
     if split is None:
         return None
     words = [split] if isinstance(split, str) else list(split)
+    if words[:1] == ["fold"]:
+        return read_fold(words[1:])
     if words[:1] != ["official"]:
         return read_split(split)
     share = read_share(words[1:])
@@ -131,7 +135,7 @@ def prepare(
     out: str | os.PathLike,  # folder to write; made if absent
     source: str | os.PathLike | None = None,  # folder or archive to read; None: data_root, or download
     *,
-    split=None,           # (0.8, 0.1, 0.1), (17000, 4000, 4000), "official" or ("official", 0.2); None: the source's own, else its default
+    split=None,           # (0.8, 0.1, 0.1), (17000, 4000, 4000), "official", ("official", 0.2), ("fold", 2, 5); None: the source's own, else its default
     split_numbers=None,   # {"train": "0-9999", "test": "10000-12499"}: by the number in the file name
     seed: int = 0,
     force: bool = False,  # replace what other arguments have made at `out`
@@ -268,7 +272,8 @@ def split_rows(table: pd.DataFrame, listing: Listing, arguments: dict, known: So
     elif split is not None and "official" in split:
         raise DataError(f"{arguments['source']} has no split of its own: give one, as in 0.8 0.1 0.1")
     else:
-        table["split"] = assign_splits(table, split or known.split, arguments["seed"])
+        split = split or known.split
+        table["split"] = (assign_fold if "fold" in split else assign_splits)(table, split, arguments["seed"])
         return leave_out(table, listing, table.split == "", "left over: the counts ask for fewer images")
     table = leave_out(table, listing, crossing(table), "its group or an identical picture is in a later split")
     if isinstance(split, dict):

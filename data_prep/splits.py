@@ -132,33 +132,72 @@ def place_groups(
 
 # %% ../nbs/01_dataset_making.ipynb #b3dbf54a
 def fill(
-    room: np.ndarray,  # (4,) places left for one class; below 0 where a group took more than there was
+    room: np.ndarray,  # (parts + 1,) places left for one class; below 0 where a group took more than there was
     count: int,        # single images of this class
-) -> np.ndarray:       # (4,) how many of them go where; sums to count
+) -> np.ndarray:       # (parts + 1,) how many of them go where; sums to count
     room = np.maximum(room, 0)
     while room.sum() > count:
         room[np.argmax(room)] -= 1
     return room
 
 # %% ../nbs/01_dataset_making.ipynb #960fce2a
+def deal(
+    table: pd.DataFrame,  # path, label, group
+    parts: list[float],   # ratios or counts, of any number of parts
+    seed: int,
+) -> np.ndarray:          # (N,) index of the part; len(parts) for what is left over
+    "Share the images out by lot, in every class in these proportions, and no group in two parts."
+    labels = pd.factorize(table.label, sort=True)[0]
+    quotas = apportion(np.bincount(labels), parts)
+    paths = table.path.to_numpy()
+    order = np.array(sorted(range(len(table)), key=lambda i: (lot(seed, paths[i]), paths[i])), dtype=int)
+    chosen, room = place_groups(labels, table.group.to_numpy(), order, quotas)
+    for label in range(len(quotas)):
+        singles = order[(labels[order] == label) & (chosen[order] < 0)]
+        chosen[singles] = np.repeat(np.arange(len(parts) + 1), fill(room[label], len(singles)))
+    return chosen
+
+# %% ../nbs/01_dataset_making.ipynb #83370cca
 def assign_splits(
     table: pd.DataFrame,  # path, label, group
     split,                # ratios or counts
     seed: int = 0,
 ) -> np.ndarray:          # (N,) "train", "val", "test" or "" (left over)
     "A stratified split from a seed that never divides a group; the same for any order of the rows."
-    labels = pd.factorize(table.label, sort=True)[0]
-    quotas = apportion(np.bincount(labels), read_split(split))
-    paths = table.path.to_numpy()
-    order = np.array(sorted(range(len(table)), key=lambda i: (lot(seed, paths[i]), paths[i])), dtype=int)
-    chosen, room = place_groups(labels, table.group.to_numpy(), order, quotas)
-    for label in range(len(quotas)):
-        singles = order[(labels[order] == label) & (chosen[order] < 0)]
-        chosen[singles] = np.repeat(np.arange(4), fill(room[label], len(singles)))
+    chosen = deal(table, read_split(split), seed)
     for column, name in enumerate(SPLITS):
         if read_split(split)[column] and column not in chosen:
             raise DataError(f"the split {name!r} would be empty: {len(table)} images in {len(set(table.group))} groups are too few for {split}")
     return np.array([*SPLITS, ""], dtype=object)[chosen]
+
+# %% ../nbs/01_dataset_making.ipynb #c60402a7
+def read_fold(
+    words,  # (2, 5): the second of five folds; (2, 5, 0.2): a fifth of the rest is val
+) -> list:  # ["fold", 2, 5, 0.2]; without a share, a tenth
+    "Check a fold given by a user."
+    try:
+        number, folds, part = (float(word) for word in [*words, 0.1][:3])
+    except (TypeError, ValueError):
+        number = folds = part = -1.0
+    whole = number == int(number) and folds == int(folds)
+    if len(words) > 3 or not (whole and 1 <= number <= folds and folds >= 2 and 0 <= part < 1):
+        said = " ".join(map(str, words))
+        raise DataError(f"split fold {said}: expected number, folds and perhaps val's share of the rest, as in fold 2 5 or fold 2 5 0.2")
+    return ["fold", int(number), int(folds), part]
+
+# %% ../nbs/01_dataset_making.ipynb #ee74d85c
+def assign_fold(
+    table: pd.DataFrame,  # path, label, group
+    fold: list,           # from `read_fold`
+    seed: int = 0,
+) -> np.ndarray:          # (N,) "train", "val" or "test"
+    "One of several stratified folds is the test; the folds of one seed overlap nowhere and divide no group."
+    _, number, folds, part = fold
+    chosen = deal(table, [1 / folds] * folds, seed)
+    if len(set(chosen)) < folds:
+        raise DataError(f"a fold would be empty: {len(table)} images in {len(set(table.group))} groups are too few for {folds} folds")
+    split = np.where(chosen == number - 1, "test", "train").astype(object)
+    return carve_val(table.assign(split=split), seed, part) if part else split
 
 # %% ../nbs/01_dataset_making.ipynb #15b8e56d
 def file_number(path: str) -> int | None:

@@ -24,7 +24,9 @@ from PIL import Image
 
 from data_prep import DataError, find_source, prepare, read_image, read_info, read_manifest
 from data_prep.images import check_image
-from data_prep.splits import apportion, assign_splits, file_number, merge_groups, read_ranges, read_split
+from data_prep.splits import (
+    apportion, assign_fold, assign_splits, file_number, merge_groups, read_fold, read_ranges, read_split,
+)
 
 # %% ../nbs/01_dataset_making.ipynb #0a782052
 def test_sixteen_bits_are_scaled_and_not_cut_off():
@@ -151,6 +153,33 @@ def test_another_seed_gives_another_split_and_a_new_file_moves_no_other_by_itsel
     assert (one != two).any() and (one == assign_splits(table, (0.8, 0.1, 0.1), 0)).all()
     more = pd.concat([table, pd.DataFrame({"path": ["new.png"], "label": [0], "group": ["new.png"]})])
     assert (assign_splits(more, (0.8, 0.1, 0.1), 0)[:100] != one).sum() <= 3
+
+# %% ../nbs/01_dataset_making.ipynb #e382628a
+def test_every_image_is_in_the_test_of_exactly_one_fold_and_no_group_is_divided():
+    @settings(max_examples=60, deadline=None, derandomize=True, database=None)
+    @given(images, st.integers(2, 5), st.integers(0, 5), st.sampled_from(["alone", "in a class", "anywhere"]))
+    def holds(rows, folds, seed, kind):
+        table = table_of(rows, kind)
+        try:
+            parts = np.stack([assign_fold(table, read_fold((k + 1, folds)), seed) for k in range(folds)])
+        except DataError as error:
+            assert "would be empty" in str(error)
+            return
+        assert ((parts == "test").sum(0) == 1).all() and set(parts.ravel()) <= {"train", "val", "test"}
+        for part in parts:
+            assert table.assign(split=part).groupby("group").split.nunique().max() == 1
+        if kind == "alone":
+            counts = [np.bincount(table.label[part == "test"], minlength=4) for part in parts]
+            assert np.ptp(counts, 0).max() <= 1  # stratified: a class differs by one image at most
+
+    holds()
+
+# %% ../nbs/01_dataset_making.ipynb #9f255fea
+def test_a_fold_is_read_from_numbers_or_words_and_a_bad_one_is_refused():
+    assert read_fold(["2", "5"]) == ["fold", 2, 5, 0.1] and read_fold((1, 2, 0.25)) == ["fold", 1, 2, 0.25]
+    for words in ((), (2,), (0, 5), (6, 5), (1, 1), (1.5, 5), (1, 5, 1.0), (1, 5, 0.1, 3), ("a", 5)):
+        with pytest.raises(DataError, match="split fold .*: expected number, folds"):
+            read_fold(words)
 
 # %% ../nbs/01_dataset_making.ipynb #da25d48d
 def test_a_file_number_is_the_last_whole_number_in_the_name():
@@ -765,6 +794,16 @@ def test_a_share_after_official_is_the_part_of_the_training_images_that_becomes_
         for i, path in enumerate(sorted(place.rglob("*.png"))):
             noise(7000 + i).save(path)
         refused("has a val of its own", source=place, split=["official", "0.2"])
+
+# %% ../nbs/01_dataset_making.ipynb #fcd8dc2b
+def test_folds_of_a_prepared_set_have_tests_that_overlap_nowhere_and_are_all_of_it_together():
+    with tempfile.TemporaryDirectory() as folder:
+        source = photos(f"{folder}/own", ("a", "b"), 15)
+        tables = [read_manifest(prepare("class_folders", f"{folder}/{k}", source, split=["fold", k, "3", 0.2])) for k in (1, 2, 3)]
+        assert [t.split.value_counts().to_dict() for t in tables] == [{"train": 16, "test": 10, "val": 4}] * 3
+        assert sorted(p for t in tables for p in t.path[t.split == "test"]) == sorted(tables[0].path)
+        refused("split fold 4 3: expected number, folds", source=source, split=["fold", 4, 3])
+        refused("a fold would be empty", source=source, split=["fold", 1, 40])
 
 # %% ../nbs/01_dataset_making.ipynb #4e0e8f1b
 @pytest.mark.slow
