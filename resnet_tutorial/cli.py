@@ -184,7 +184,7 @@ def main() -> None:
     "The entry point of `resnet-tutorial` and of `python -m resnet_tutorial`."
     try:
         app(prog_name="resnet-tutorial")
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
         if "--traceback" in sys.argv:
             raise
         message = str(error)
