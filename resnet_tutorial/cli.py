@@ -7,6 +7,7 @@ __all__ = ['app', 'PICTURES', 'OUT', 'options', 'build_command', 'run_command', 
            'predict_command', 'say', 'explain_command', 'analyze_command', 'results_command', 'main']
 
 # %% ../nbs/92_command_line.ipynb #d3cf73d9
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -79,8 +80,9 @@ def train_command(
 
     run = fit(load_recipe(recipe, data_root, "runs", overrides=changes or []), resume=resume)
     last = run.history.iloc[-1]
-    typer.echo(f"{len(run.history)} epochs; the last: validation loss {last.val_loss:.4f}, accuracy {last.val_accuracy:.2%}")
-    typer.echo(f"run folder: {run.folder}")
+    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+        typer.echo(f"{len(run.history)} epochs; the last: validation loss {last.val_loss:.4f}, accuracy {last.val_accuracy:.2%}")
+        typer.echo(f"run folder: {run.folder}")
 
 # %% ../nbs/92_command_line.ipynb #d0d3b1e0
 @app.command("evaluate")
