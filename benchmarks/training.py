@@ -29,6 +29,7 @@ import time
 import traceback
 import warnings
 from collections import deque
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,9 +54,10 @@ from torchvision.transforms import v2
 from resnet_tutorial.augmentation import crop_flip
 from resnet_tutorial.data import IMAGENET, EpochSampler, Loader, Pictures, first_of
 from resnet_tutorial.models import build_model
-from resnet_tutorial.runtime import choose_runtime, environment, setup
+from resnet_tutorial.runtime import choose_runtime, environment, keep_memory, setup
 from resnet_tutorial.training import Trainer
 
+MEMORY = ExitStack()
 RATE, DECAY, TURNS = 0.01, 1e-4, 3  # TURNS: units of a tuned way in a round
 
 
@@ -158,6 +160,7 @@ def amp(tuned, device):
 def ours(case, tuned, steps, device):
     "The one place that knows our training code: `Trainer.epoch` over one of our loaders."
     runtime = setup(0, str(device), "bfloat16")
+    MEMORY.enter_context(keep_memory())  # as `fit` does; the tuned peers in this process have it too
     model = runtime.to(build_model(case.model, case.classes))
     optimizer = torch.optim.SGD(model.parameters(), RATE, momentum=0.9, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)

@@ -50,7 +50,7 @@ from resnet_tutorial.run_folder import (
     stored_recipe,
     write_safely,  # noqa: F401  other notebooks import it from here
 )
-from .runtime import Runtime, setup
+from .runtime import Runtime, keep_memory, setup
 
 # %% ../nbs/05_training.ipynb #f2e5bbf2
 def run_pass(
@@ -120,7 +120,8 @@ def train_into(folder: Path, recipe: Recipe, resume: bool, runtime: Runtime, pro
     elif resume:
         say(f"no state in {folder} yet: starting fresh")
     try:
-        go_on(folder, session, state, say)
+        with keep_memory():
+            go_on(folder, session, state, say)
     except BaseException as error:
         explain_stop(folder, error, say)
         raise

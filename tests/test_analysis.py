@@ -32,10 +32,10 @@ def table_file(folder, **changes):
 # %% ../nbs/10b_analysis.ipynb #8d7da86b
 def test_a_table_that_training_recommends_can_be_read():
     with tempfile.TemporaryDirectory() as folder:
-        run, table = small_run(folder)
-        found = read_analysis(table)
-        assert table.name == "tiny_analysis_recommended.csv"
-        assert (found.run_folder.resolve(), found.checkpoint, found.image_size) == (run.folder.resolve(), "best", 48)
+        tried, its_table = small_run(folder)
+        found = read_analysis(its_table)
+        assert its_table.name == "tiny_analysis_recommended.csv"
+        assert (found.run_folder.resolve(), found.checkpoint, found.image_size) == (tried.folder.resolve(), "best", 48)
         assert found.subjects == SUBJECTS
 
 # %% ../nbs/10b_analysis.ipynb #5b734093
@@ -68,37 +68,37 @@ def test_names_are_the_full_ones_of_the_synset_file_and_the_run_s_own_without_on
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "synsets.txt"
         file.write_text("n01440764 tench, Tinca tinca\nn02102040 English springer\n")
-        run = SimpleNamespace(class_names=["tench", "n02102040", "other"])
-        assert class_names_of(run, file) == {"tench": "tench, Tinca tinca", "n02102040": "English springer", "other": "other"}
-        assert class_names_of(run, None) == {name: name for name in run.class_names}
+        tried = SimpleNamespace(class_names=["tench", "n02102040", "other"])
+        assert class_names_of(tried, file) == {"tench": "tench, Tinca tinca", "n02102040": "English springer", "other": "other"}
+        assert class_names_of(tried, None) == {name: name for name in tried.class_names}
         with pytest.raises(FileNotFoundError, match="classNamePath"):
-            class_names_of(run, Path(folder) / "none.txt")
+            class_names_of(tried, Path(folder) / "none.txt")
 
 # %% ../nbs/10b_analysis.ipynb #d9e143e8
 @pytest.mark.slow
 def test_an_analysis_writes_scores_curves_and_a_panel_for_each_of_the_most_confident():
     with tempfile.TemporaryDirectory() as folder:
-        run, table = small_run(folder)
-        done = analyze(table, count=3)
+        tried, its_table = small_run(folder)
+        done = analyze(its_table, count=3)
         right = (done.predictions.true == done.predictions.predicted).sum()
         names = sorted(file.relative_to(done.folder).as_posix() for file in done.files)
         assert names == sorted(["numerical_results.txt", "history.png", "confusion.png"] + [f"CAM/{i + 1}.png" for i in range(min(3, right))])
-        assert done.folder == run.folder / "analysis" and "Accuracy" in (done.folder / "numerical_results.txt").read_text()
+        assert done.folder == tried.folder / "analysis" and "Accuracy" in (done.folder / "numerical_results.txt").read_text()
 
 # %% ../nbs/10b_analysis.ipynb #6b3a23bd
 @pytest.mark.slow
 def test_a_size_that_is_not_the_runs_is_refused_and_a_kept_prediction_table_is_used():
     with tempfile.TemporaryDirectory() as folder:
-        run, table = small_run(folder)
-        other = table_file(run.folder, imageSize="64")
+        tried, its_table = small_run(folder)
+        other = table_file(tried.folder, imageSize="64")
         with pytest.raises(ValueError, match="imageSize 64, but the run was trained with 48"):
             analyze(other)
         kept = pd.DataFrame({"path": ["x"], "true": ["cat"], "predicted": ["dog"], "confidence": [0.9]})
-        kept.to_csv(run.folder / "kept.csv", index=False)
-        assert analyze(table_file(run.folder, dataInfosPath="kept.csv")).text == "Accuracy: 0.000000\n"
+        kept.to_csv(tried.folder / "kept.csv", index=False)
+        assert analyze(table_file(tried.folder, dataInfosPath="kept.csv")).text == "Accuracy: 0.000000\n"
         with pytest.raises(ValueError, match="no prediction table of this run"):
-            kept.assign(true="cow").to_csv(run.folder / "kept.csv", index=False)
-            analyze(table_file(run.folder, dataInfosPath="kept.csv"))
+            kept.assign(true="cow").to_csv(tried.folder / "kept.csv", index=False)
+            analyze(table_file(tried.folder, dataInfosPath="kept.csv"))
 
 # %% ../nbs/10b_analysis.ipynb #73807b95
 def test_the_overlay_keeps_the_colours_of_the_picture_where_the_map_is_dark():

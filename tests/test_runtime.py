@@ -71,20 +71,26 @@ def test_on_a_cuda_device_a_convolution_computes_in_the_chosen_precision():
     assert (out.device.type, out.dtype) == ("cuda", runtime.dtype)
 
 # %% ../nbs/00_runtime.ipynb #fa69e47f
-def test_on_linux_memory_that_is_kept_is_not_fetched_from_the_system_again():
+def test_on_linux_memory_that_is_kept_is_not_fetched_from_the_system_again_and_is_returned_at_the_end():
     import platform
 
     from resnet_tutorial.runtime import keep_memory
 
-    assert keep_memory() == (platform.libc_ver()[0] == "glibc")
-    if keep_memory():
-        import resource
+    with keep_memory() as kept:
+        assert kept == (platform.libc_ver()[0] == "glibc")
+        if kept:
+            import resource
+            from pathlib import Path
 
-        torch.ones(4, 2**20).sum()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(20):
             torch.ones(4, 2**20).sum()
-        assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 20 * 1024  # 16 MiB are 4,096 pages each time
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for _ in range(20):
+                torch.ones(4, 2**20).sum()
+            assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 20 * 1024  # 16 MiB are 4,096 pages each time
+            torch.ones(2**26).sum()
+            full = int(Path("/proc/self/statm").read_text().split()[1])
+    if kept:
+        assert full - int(Path("/proc/self/statm").read_text().split()[1]) > 40_000  # of the 65,536 pages of the large one
 
 # %% ../nbs/00_runtime.ipynb #221069d8
 def test_the_same_seed_gives_the_same_numbers_in_python_numpy_and_pytorch():
