@@ -106,8 +106,8 @@ def test_accuracy_with_mirror_images_has_the_plain_one_beside_it():
     with tempfile.TemporaryDirectory() as folder:
         small_run = tiny_run(folder)
         found = evaluate(small_run, flip=True)
-        plain = predict(small_run, flip=False)
-        assert found["accuracy_without_flip"] == (plain.true == plain.predicted).mean()
+        unaveraged = predict(small_run, flip=False)
+        assert found["accuracy_without_flip"] == (unaveraged.true == unaveraged.predicted).mean()
         assert "accuracy_without_flip" not in evaluate(small_run)
 
 # %% ../nbs/06_evaluation.ipynb #a8462c62
@@ -149,8 +149,8 @@ def test_a_picture_and_its_mirror_image_get_one_answer_with_flip_averaging():
         images, _ = next(iter(small_run.loader("test")))
         twice = [probabilities(small_run, [view], flip=True) for view in (images, images.flip(-1))]
         np.testing.assert_allclose(*twice, atol=1e-9)
-        plain = [probabilities(small_run, [view], flip=False) for view in (images, images.flip(-1))]
-        np.testing.assert_allclose(twice[0], np.mean(plain, 0), atol=1e-9)
+        single = [probabilities(small_run, [view], flip=False) for view in (images, images.flip(-1))]
+        np.testing.assert_allclose(twice[0], np.mean(single, 0), atol=1e-9)
 
 # %% ../nbs/06_evaluation.ipynb #a71e6189
 def test_a_run_before_other_pictures_answers_for_those_and_the_run_itself_is_unchanged():
