@@ -122,7 +122,7 @@ def percent(value: float, sd: float | None = None) -> str:
 
 def markdown(table: pd.DataFrame) -> str:
     "A table as Markdown; a bar in a cell would end it and is escaped."
-    cells = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).values.tolist()]
+    cells = [list(table.columns), ["---"] * len(table.columns), *table.astype(object).fillna("").astype(str).values.tolist()]
     return "\n".join("| " + " | ".join(re.sub(r"\|", r"\\|", cell) for cell in row) + " |" for row in cells)
 
 # %% ../nbs/91a_results.ipynb #2c3d3e38
