@@ -1,14 +1,16 @@
 """What the decoder of a residual U-Net costs: forward and backward beside the plain encoder, in the same minute.
 
-    python benchmarks/unet.py [--rounds 15] [--batch 32] [--size 96] [--encoder resnet_small] [--precision auto]
+    python benchmarks/unet.py [--rounds 15] [--batch 32] [--size 96] [--encoder resnet_small] [--precision auto] [--keep]
 
 One thread; the networks run in turn, round after round, and the ratio is taken within each round, so that a busy machine
-disturbs both alike. Printed: the median of the process-CPU seconds, and the median of the ratios."""
+disturbs both alike. Printed: the median of the process-CPU seconds, and the median of the ratios. `--keep` puts the rows
+into benchmarks/results/unet.csv, in place of those of the same networks at the same size, batch and precision."""
 
 import argparse
 import os
 import statistics
 import time
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -17,7 +19,7 @@ import torch
 
 from resnet_tutorial.models import MODELS, count_parameters
 from resnet_tutorial.residual_unet import UNETS, build_model
-from resnet_tutorial.runtime import choose_runtime
+from resnet_tutorial.runtime import choose_runtime, environment
 
 FAMILIES = {"resnet_small": "unet_small", "resnet18": "unet18"}  # encoder -> what the names of its U-Nets begin with
 
@@ -52,6 +54,13 @@ def compare(encoder, size, batch, rounds, precision):
     return pd.DataFrame(rows), runtime
 
 
+def keep(table):
+    "Add the rows to the kept ones; a row of the same case replaces the old one."
+    file = Path(__file__).parent / "results" / "unet.csv"
+    old = [pd.read_csv(file)] if file.is_file() else []
+    pd.concat([*old, table]).drop_duplicates(["network", "size", "batch", "precision"], keep="last").to_csv(file, index=False)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", choices=[name for name in FAMILIES if name in MODELS], default="resnet_small")
@@ -59,12 +68,17 @@ def main():
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/unet.csv")
     options = parser.parse_args()
     torch.set_num_threads(1)
     table, runtime = compare(options.encoder, options.size, options.batch, options.rounds, options.precision)
     dtype = str(runtime.dtype).removeprefix("torch.")
     print(f"forward and backward, {options.batch} pictures of {options.size} px, {dtype}, one thread")
     print(table.to_string(index=False))
+    if options.keep:
+        facts = environment()
+        machine = {key: facts[key] for key in ("system", "torch")} | {"cpu": facts["cpu_capability"], "load": round(os.getloadavg()[0], 1)}
+        keep(table.assign(size=options.size, batch=options.batch, precision=dtype, rounds=options.rounds, **machine))
 
 
 if __name__ == "__main__":

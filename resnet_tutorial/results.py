@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from .recipes import load_recipe
+from .recipes import Recipe, load_recipe
 from .run_folder import write_safely
 
 # %% ../nbs/91a_results.ipynb #d4bebd8f
@@ -46,6 +46,7 @@ def reproduce(
 ) -> str:
     "The command that trains it again: its recipe file, and what was changed."
     name, fresh = recipe["name"], None
+    recipe = Recipe(**recipe).model_dump(mode="json")  # what an earlier version did not write has its default
     while fresh is None:
         try:
             fresh = load_recipe(name).model_dump(mode="json")
