@@ -170,35 +170,6 @@ def assign_splits(
             raise DataError(f"the split {name!r} would be empty: {len(table)} images in {len(set(table.group))} groups are too few for {split}")
     return np.array([*SPLITS, ""], dtype=object)[chosen]
 
-# %% ../nbs/01_dataset_making.ipynb #c60402a7
-def read_fold(
-    words,  # (2, 5): the second of five folds; (2, 5, 0.2): a fifth of the rest is val
-) -> list:  # ["fold", 2, 5, 0.2]; without a share, a tenth
-    "Check a fold given by a user."
-    try:
-        number, folds, part = (float(word) for word in [*words, 0.1][:3])
-    except (TypeError, ValueError):
-        number = folds = part = -1.0
-    whole = number == int(number) and folds == int(folds)
-    if len(words) > 3 or not (whole and 1 <= number <= folds and folds >= 2 and 0 <= part < 1):
-        said = " ".join(map(str, words))
-        raise DataError(f"split fold {said}: expected number, folds and perhaps val's share of the rest, as in fold 2 5 or fold 2 5 0.2")
-    return ["fold", int(number), int(folds), part]
-
-# %% ../nbs/01_dataset_making.ipynb #ee74d85c
-def assign_fold(
-    table: pd.DataFrame,  # path, label, group
-    fold: list,           # from `read_fold`
-    seed: int = 0,
-) -> np.ndarray:          # (N,) "train", "val" or "test"
-    "One of several stratified folds is the test; the folds of one seed overlap nowhere and divide no group."
-    _, number, folds, part = fold
-    chosen = deal(table, [1 / folds] * folds, seed)
-    if len(set(chosen)) < folds:
-        raise DataError(f"a fold would be empty: {len(table)} images in {len(set(table.group))} groups are too few for {folds} folds")
-    split = np.where(chosen == number - 1, "test", "train").astype(object)
-    return carve_val(table.assign(split=split), seed, part) if part else split
-
 # %% ../nbs/01_dataset_making.ipynb #15b8e56d
 def file_number(path: str) -> int | None:
     "The last whole number in a file's name: cat.1234.jpg -> 1234."
@@ -250,3 +221,32 @@ def carve_val(
         train = split == "train"
         split[train] = assign_splits(table[train], (1 - part, part, 0), seed)
     return split
+
+# %% ../nbs/01_dataset_making.ipynb #c60402a7
+def read_fold(
+    words,  # (2, 5): the second of five folds; (2, 5, 0.2): a fifth of the rest is val
+) -> list:  # ["fold", 2, 5, 0.2]; without a share, a tenth
+    "Check a fold given by a user."
+    try:
+        number, folds, part = (float(word) for word in [*words, 0.1][:3])
+    except (TypeError, ValueError):
+        number = folds = part = -1.0
+    whole = number == int(number) and folds == int(folds)
+    if len(words) > 3 or not (whole and 1 <= number <= folds and folds >= 2 and 0 <= part < 1):
+        said = " ".join(map(str, words))
+        raise DataError(f"split fold {said}: expected number, folds and perhaps val's share of the rest, as in fold 2 5 or fold 2 5 0.2")
+    return ["fold", int(number), int(folds), part]
+
+# %% ../nbs/01_dataset_making.ipynb #ee74d85c
+def assign_fold(
+    table: pd.DataFrame,  # path, label, group
+    fold: list,           # from `read_fold`
+    seed: int = 0,
+) -> np.ndarray:          # (N,) "train", "val" or "test"
+    "One of several stratified folds is the test; the folds of one seed overlap nowhere and divide no group."
+    _, number, folds, part = fold
+    chosen = deal(table, [1 / folds] * folds, seed)
+    if len(set(chosen)) < folds:
+        raise DataError(f"a fold would be empty: {len(table)} images in {len(set(table.group))} groups are too few for {folds} folds")
+    split = np.where(chosen == number - 1, "test", "train").astype(object)
+    return carve_val(table.assign(split=split), seed, part) if part else split

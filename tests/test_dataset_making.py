@@ -154,6 +154,32 @@ def test_another_seed_gives_another_split_and_a_new_file_moves_no_other_by_itsel
     more = pd.concat([table, pd.DataFrame({"path": ["new.png"], "label": [0], "group": ["new.png"]})])
     assert (assign_splits(more, (0.8, 0.1, 0.1), 0)[:100] != one).sum() <= 3
 
+# %% ../nbs/01_dataset_making.ipynb #da25d48d
+def test_a_file_number_is_the_last_whole_number_in_the_name():
+    assert [file_number(p) for p in ("train/cat.1234.jpg", "2_right.jpg", "Abyssinian_34.jpg", "a/7/none.jpg")] == [1234, 2, 34, None]
+    assert read_ranges(["train", "0-9999", "test", "10000-12499"]) == [("train", 0, 9999), ("test", 10000, 12499)]
+    assert read_ranges({"train": "0-5,20-25", "test": "6-19"})[:2] == [("train", 0, 5), ("train", 20, 25)]
+
+# %% ../nbs/01_dataset_making.ipynb #078381bb
+def test_bad_splits_and_ranges_are_refused_with_a_reason():
+    for words in (["0.8", "0.1", "0.2"], ["0.8", "x"], ["-1", "1", "1"], ["0", "0", "0"], ["0.5"], ["nan", "0.5", "0.5"], "0.8", 3):
+        with pytest.raises(DataError, match="split .*(expected|sums to)"):
+            read_split(words)
+    for words in (["train"], ["train", "9"], ["train", "9-3"], ["train", "0-9", "test", "9-12"], ["exam", "0-9"], []):
+        with pytest.raises(DataError, match="split by number"):
+            read_ranges(words)
+
+# %% ../nbs/01_dataset_making.ipynb #b22ecfdd
+def test_relatives_of_a_given_test_image_leave_the_training_set():
+    from data_prep.splits import carve_val, crossing
+
+    table = pd.DataFrame({"path": list("abcdef"), "label": [0, 0, 0, 1, 1, 1], "group": list("axcdxf"),
+                          "split": ["train", "train", "train", "train", "test", "train"]})
+    assert crossing(table).tolist() == [False, True, False, False, False, False]
+    kept = pd.DataFrame({"path": [f"{i}" for i in range(60)], "label": [i % 2 for i in range(60)], "split": ["train"] * 40 + ["test"] * 20})
+    done = carve_val(kept.assign(group=kept.path))
+    assert (done[40:] == "test").all() and (done == "val").sum() == 4
+
 # %% ../nbs/01_dataset_making.ipynb #e382628a
 def test_every_image_is_in_the_test_of_exactly_one_fold_and_no_group_is_divided():
     @settings(max_examples=60, deadline=None, derandomize=True, database=None)
@@ -180,32 +206,6 @@ def test_a_fold_is_read_from_numbers_or_words_and_a_bad_one_is_refused():
     for words in ((), (2,), (0, 5), (6, 5), (1, 1), (1.5, 5), (1, 5, 1.0), (1, 5, 0.1, 3), ("a", 5)):
         with pytest.raises(DataError, match="split fold .*: expected number, folds"):
             read_fold(words)
-
-# %% ../nbs/01_dataset_making.ipynb #da25d48d
-def test_a_file_number_is_the_last_whole_number_in_the_name():
-    assert [file_number(p) for p in ("train/cat.1234.jpg", "2_right.jpg", "Abyssinian_34.jpg", "a/7/none.jpg")] == [1234, 2, 34, None]
-    assert read_ranges(["train", "0-9999", "test", "10000-12499"]) == [("train", 0, 9999), ("test", 10000, 12499)]
-    assert read_ranges({"train": "0-5,20-25", "test": "6-19"})[:2] == [("train", 0, 5), ("train", 20, 25)]
-
-# %% ../nbs/01_dataset_making.ipynb #078381bb
-def test_bad_splits_and_ranges_are_refused_with_a_reason():
-    for words in (["0.8", "0.1", "0.2"], ["0.8", "x"], ["-1", "1", "1"], ["0", "0", "0"], ["0.5"], ["nan", "0.5", "0.5"], "0.8", 3):
-        with pytest.raises(DataError, match="split .*(expected|sums to)"):
-            read_split(words)
-    for words in (["train"], ["train", "9"], ["train", "9-3"], ["train", "0-9", "test", "9-12"], ["exam", "0-9"], []):
-        with pytest.raises(DataError, match="split by number"):
-            read_ranges(words)
-
-# %% ../nbs/01_dataset_making.ipynb #b22ecfdd
-def test_relatives_of_a_given_test_image_leave_the_training_set():
-    from data_prep.splits import carve_val, crossing
-
-    table = pd.DataFrame({"path": list("abcdef"), "label": [0, 0, 0, 1, 1, 1], "group": list("axcdxf"),
-                          "split": ["train", "train", "train", "train", "test", "train"]})
-    assert crossing(table).tolist() == [False, True, False, False, False, False]
-    kept = pd.DataFrame({"path": [f"{i}" for i in range(60)], "label": [i % 2 for i in range(60)], "split": ["train"] * 40 + ["test"] * 20})
-    done = carve_val(kept.assign(group=kept.path))
-    assert (done[40:] == "test").all() and (done == "val").sum() == 4
 
 # %% ../nbs/01_dataset_making.ipynb #f17b9764
 def test_a_class_called_na_and_a_group_called_007_stay_text():
