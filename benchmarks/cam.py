@@ -1,6 +1,6 @@
 """What class activation maps cost here and with captum, torchcam and pytorch-grad-cam.
 
-    python benchmarks/cam.py [--rounds 5] [--size 224] [--skip-memory]
+    python benchmarks/cam.py [--rounds 5] [--size 224] [--skip-memory] [--keep]
 
 One thread; the cases of a group run in turn, round after round, and each keeps its least process-CPU time, so that a
 busy machine disturbs all of them alike. Memory is the growth of the resident set in a process of its own."""
@@ -26,6 +26,9 @@ from resnet_tutorial.cam import class_activation_map
 from resnet_tutorial.feature_maps import find_layers
 from resnet_tutorial.grad_cam import grad_cam
 from resnet_tutorial.models import build_model
+from resnet_tutorial.runtime import choose_runtime, environment
+
+RESULTS = Path(__file__).parent / "results"
 
 METHODS = {
     "grad_cam": torchcam.methods.GradCAM,
@@ -177,6 +180,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="how often each case runs")
     parser.add_argument("--size", type=int, default=224, help="side of the pictures in pixels")
     parser.add_argument("--skip-memory", action="store_true", help="leave out the memory table (Linux only)")
+    parser.add_argument("--keep", action="store_true", help="write both tables to benchmarks/results/")
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -194,7 +198,14 @@ def main():
     if memory:
         print(f"\npeak memory, MB a picture\n{pd.Series(memory).round(1).to_string()}")
     table = pd.DataFrame(claims(times, memory), columns=["claim", "found", "", "limit", "kept"])
-    print(f"\n{table.round(3).to_string(index=False)}")
+    print(f"\n{table.round(3).to_string(index=False)}\nload {os.getloadavg()[0]:.1f}")
+    if options.keep:
+        facts = environment(choose_runtime("cpu"))
+        facts = {"system": facts["system"], "torch": facts["torch"], "cpu": facts["cpu_capability"], "threads": 1}
+        table.round(3).assign(**facts).to_csv(RESULTS / "cam.csv", index=False)
+        rows = [(group, case, "CPU ms", 1000 * value) for group, cases in times.items() for case, value in cases.items()]
+        rows += [("peak memory", case, "MB a picture", value) for case, value in memory.items()]
+        pd.DataFrame(rows, columns=["group", "case", "unit", "value"]).round(1).to_csv(RESULTS / "cam_cases.csv", index=False)
 
 
 if __name__ == "__main__":

@@ -257,36 +257,24 @@ def test_train_or_load_never_reads_a_run_of_another_recipe_and_takes_no_notice_o
 
 # %% ../nbs/05_training.ipynb #b5712178
 @pytest.mark.slow
-def test_a_run_that_is_killed_at_random_moments_ends_in_the_same_bits_as_one_that_was_not():
+def test_a_run_that_is_killed_twenty_times_at_random_moments_ends_in_the_same_bits_as_one_that_was_not():
     with tempfile.TemporaryDirectory() as folder:
         same = {"epochs": 3, "phases": PHASES, "augment": "crop_flip", "ema_decay": 0.9, "save_every_steps": 1, "batch_size": 4}
-        whole = tiny_recipe(folder, **same, out_dir=f"{folder}/whole")
+        whole, again = (tiny_recipe(folder, **same, out_dir=f"{folder}/{name}") for name in ("whole", "again"))
         assert run_child(whole) == 0
-        killed, dice, kills = tiny_recipe(folder, **same, out_dir=f"{folder}/killed"), random.Random(0), 0
-        while True:
-            moment = 0.2 + 1.3 * dice.random() if kills < 5 else None
-            if run_child(killed, moment) == 0:
-                break
-            kills += 1
-        assert kills > 0
-        assert checksums(killed.out_dir) == checksums(whole.out_dir)
-        assert not list(Path(folder).rglob("*.part"))
-
-# %% ../nbs/05_training.ipynb #52f6ed16
-@pytest.mark.slow
-def test_a_run_that_is_killed_twenty_times_at_random_moments_ends_in_the_same_bits():
-    with tempfile.TemporaryDirectory() as folder:
-        same = {"epochs": 3, "phases": PHASES, "augment": "crop_flip", "ema_decay": 0.9, "save_every_steps": 1, "batch_size": 4}
-        whole = tiny_recipe(folder, **same, out_dir=f"{folder}/whole")
-        assert run_child(whole) == 0
-        total, seed = 0, 0
-        while total < 20:
-            seed += 1
+        began = time.monotonic()
+        assert run_child(again) == 0  # the first also starts the process that the others are forked from
+        seconds, total = time.monotonic() - began, 0  # moments are shares of it: fast and slow machines are killed alike
+        for seed in range(40):
             killed, dice, kills = tiny_recipe(folder, **same, out_dir=f"{folder}/killed{seed}"), random.Random(seed), 0
-            while run_child(killed, 0.05 + 0.9 * dice.random() if kills < 10 else None) != 0:
+            while run_child(killed, 0.9 * seconds * dice.random() if kills < 10 else None) != 0:
                 kills += 1
             total += kills
             assert checksums(killed.out_dir) == checksums(whole.out_dir), seed
+            if total >= 20:
+                break
+        assert total >= 20
+        assert not list(Path(folder).rglob("*.part"))
 
 # %% ../nbs/05_training.ipynb #89fbb41b
 @pytest.mark.slow
