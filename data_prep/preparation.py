@@ -67,14 +67,13 @@ def check_split(split, split_numbers):
         return read_fold(words[1:])
     if words[:1] != ["official"]:
         return read_split(split)
-    share = read_share(words[1:])
-    return ["official", share] if share else "official"
+    return ["official", read_share(words[1:])] if words[1:] else "official"
 
 
-def read_share(words: list) -> float:  # 0: a tenth, if there is no val
-    "What stands after \"official\": the share of the training images that becomes val."
+def read_share(words: list) -> float:
+    "What stands after \"official\": the share of the training images that becomes val; 0 leaves val empty."
     try:
-        (share,) = map(float, words or [0])
+        (share,) = map(float, words)
     except (TypeError, ValueError):
         share = -1.0
     if not 0 <= share < 1:
@@ -285,7 +284,8 @@ def split_rows(table: pd.DataFrame, listing: Listing, arguments: dict, known: So
         if isinstance(split, list):
             raise DataError(f"{arguments['source']} has a val of its own: give split official without the share {share}")
         return table
-    listing.notes.append(f"the source has no further images for val: {share:.0%} of its training images, by lot")
+    if share:
+        listing.notes.append(f"the source has no further images for val: {share:.0%} of its training images, by lot")
     return table.assign(split=carve_val(table, arguments["seed"], share))
 
 # %% ../nbs/01_dataset_making.ipynb #df6c6ed7

@@ -217,7 +217,7 @@ def carve_val(
     split = table.split.to_numpy(dtype=object).copy()
     if "test" not in split:
         split[split == "val"] = "test"
-    if "val" not in split:
+    if "val" not in split and part:
         train = split == "train"
         split[train] = assign_splits(table[train], (1 - part, part, 0), seed)
     return split
@@ -249,4 +249,4 @@ def assign_fold(
     if len(set(chosen)) < folds:
         raise DataError(f"a fold would be empty: {len(table)} images in {len(set(table.group))} groups are too few for {folds} folds")
     split = np.where(chosen == number - 1, "test", "train").astype(object)
-    return carve_val(table.assign(split=split), seed, part) if part else split
+    return carve_val(table.assign(split=split), seed, part)

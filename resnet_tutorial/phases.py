@@ -79,6 +79,8 @@ def begin(recipe: Recipe, runtime: Runtime, processes: Processes) -> Session:
     if not processes.main:
         processes.wait()  # number 0 prepares the data
     data = recipe_data(recipe)
+    if recipe.select_by != "last" and "val" not in set(data.table.split):
+        raise ValueError(f"{data.name} has no validation pictures that could choose by {recipe.select_by}; set select_by: last")
     images = data.images("train", recipe.image_size)
     if processes.main:
         processes.wait()
@@ -109,7 +111,7 @@ class Stage:
     "What belongs to one phase of a run."
 
     trainer: Trainer
-    batches: dict[str, Loader]  # of train and val
+    batches: dict[str, Loader]  # of train and, where there is one, val
     head_only: bool  # the batches hold cached features, which the head alone takes
 
 # %% ../nbs/04f_phases.ipynb #b31f9587
@@ -119,7 +121,8 @@ def start_phase(session: Session, part: Pass) -> Stage:
     freeze(session.model, phase.train)
     batches = {"train": training_loader(session.data, recipe, phase, session.normalization)}
     options = {"size": recipe.image_size, "batch_size": phase.batch_size, "normalization": session.normalization}
-    batches["val"] = make_loader(session.data, "val", workers=recipe.workers, **options)
+    if "val" in set(session.data.table.split):
+        batches["val"] = make_loader(session.data, "val", workers=recipe.workers, **options)
     network, head_only = session.model, may_cache(session.model, recipe, phase)
     if head_only:
         batches = {split: cached_features(session.model, loader, session.runtime) for split, loader in batches.items()}

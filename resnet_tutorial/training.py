@@ -10,6 +10,7 @@ __all__ = ['run_pass', 'judge', 'fit', 'train_into', 'go_on', 'tidy', 'steps_of_
 import errno
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -87,9 +88,11 @@ def run_pass(
 
 # %% ../nbs/05_training.ipynb #4a4ba61d
 def judge(session: Session, stage: Stage) -> dict[str, float]:
-    "Validation loss and accuracy of the weights that would be saved now."
+    "Validation loss and accuracy of the weights that would be saved now; NaN where there are no validation pictures."
     recipe, network = session.recipe, session.judged
     session.processes.share(network.buffers())  # each process has seen other pictures; number 0's are saved
+    if "val" not in stage.batches:
+        return {"val_loss": math.nan, "val_accuracy": math.nan}
     network = network.fc if stage.head_only else network
     options = {"flip": recipe.test_time_flip, "independent": recipe.loss == "binary_cross_entropy"}
     options |= {"loss": loss_function(recipe, training=False), "processes": session.processes}

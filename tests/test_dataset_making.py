@@ -786,6 +786,8 @@ def test_a_share_after_official_is_the_part_of_the_training_images_that_becomes_
         tables = [read_manifest(prepare("cifar10", f"{folder}/{i}", source, split=["official", 0.2])) for i in range(2)]
         assert tables[0].split.value_counts().to_dict() == {"train": 80, "test": 20, "val": 20}
         assert tables[0].equals(tables[1])
+        whole = read_manifest(prepare("cifar10", f"{folder}/whole", source, split=["official", 0]))
+        assert set(whole.split) == {"train", "test"}  # a last training on everything, when all is settled
         refused("split official 1.5: expected one share", "cifar10", source, split=["official", 1.5])
         refused("split official 0.1 0.2: expected one share", "cifar10", source, split=["official", 0.1, 0.2])
         place = photos(f"{folder}/own", ("a", "b"), 12, "val/{c}/{i}.png")

@@ -236,6 +236,17 @@ def test_a_loss_that_is_not_a_number_stops_with_the_step_and_the_learning_rate_a
             assert all(value.isfinite().all() for value in state["model"].values())
         assert said[0].startswith("stopped; ")
 
+# %% ../nbs/05_training.ipynb #1df1f375
+def test_a_run_without_validation_pictures_keeps_its_last_weights_and_refuses_to_choose():
+    with tempfile.TemporaryDirectory() as folder:
+        all_of_it = {"data": TINY | {"split": [0.8, 0, 0.2]}, "epochs": 1}
+        small_run = fit(tiny_recipe(folder, select_by="last", **all_of_it))
+        assert small_run.history[["val_loss", "val_accuracy"]].isna().all().all()
+        assert len(small_run.data.rows("train")) + len(small_run.data.rows("test")) == len(small_run.data.table)
+        with pytest.raises(ValueError, match="no validation pictures that could choose by val_loss; set select_by: last"):
+            fit(tiny_recipe(folder, out_dir=f"{folder}/other", **all_of_it))
+        assert not Path(f"{folder}/other/recipe.yaml").exists()
+
 # %% ../nbs/05_training.ipynb #aca4e192
 def test_train_or_load_trains_once_and_reads_the_second_time_even_where_nothing_may_be_written():
     with tempfile.TemporaryDirectory() as folder:
