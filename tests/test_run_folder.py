@@ -40,6 +40,12 @@ def state_of(epoch, best, average=None):
     return {"model": model, "average": average, "facts": facts, "history": history, "timing": history, "best": best, "place": {}}
 
 
+def full_disk(part):
+    "A write that fails halfway."
+    part.write_text("ha")
+    raise OSError(28, "No space left on device")
+
+
 def contents(folder):
     "Every file of a folder with its bytes; locks and the truth itself left out."
     return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file() and path.suffix != ".lock"}
@@ -49,11 +55,6 @@ def test_a_failing_write_leaves_the_file_that_was_there():
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "history.csv"
         path.write_text("good")
-
-        def full_disk(part):
-            part.write_text("ha")
-            raise OSError(28, "No space left on device")
-
         with pytest.raises(OSError, match="No space left"):
             write_safely(path, full_disk)
         assert path.read_text() == "good"
@@ -65,13 +66,8 @@ def test_what_a_killed_process_left_under_the_other_name_is_never_written_throug
         path, part = Path(folder) / "best", Path(folder) / ".best.part"
         path.write_text("good")
         os.link(path, part)  # as after a kill between making the second name and renaming it
-
-        def fail(part):
-            part.write_text("ha")
-            raise OSError(28, "No space left on device")
-
         with pytest.raises(OSError, match="No space left"):
-            write_safely(path, fail)
+            write_safely(path, full_disk)
         assert path.read_text() == "good"
 
 # %% ../nbs/04c_run_folder.ipynb #8ec9ea86
