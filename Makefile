@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 .PHONY: tutorial test setup build clean
 
-tutorial: setup  ## run every notebook on drawn data; ends with the path of index.html
+tutorial: setup  ## run notebooks 00 to 11 on drawn data; ends with the path of index.html
 	$(BIN)/resnet-tutorial run
 
 test: setup  ## generated files, style, unit tests, notebooks as tests, notebooks through papermill

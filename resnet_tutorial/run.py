@@ -87,11 +87,11 @@ def find_notebook(
 
 # %% ../nbs/91_run.ipynb #f4fdfc38
 def select_notebooks(names: Iterable[str | int], folder: Path) -> list[Path]:
-    "The notebooks that are named, in that order; without names the whole tutorial, 00 to 89."
+    "The notebooks that are named, in that order; without names the whole tutorial, 00 to 19 (studies have numbers from 20)."
     if names := list(names):
         paths = list(dict.fromkeys(find_notebook(name, folder) for name in names))
     else:
-        paths = [path for path in all_notebooks(folder) if number_of(path) and int(number_of(path)[:2]) < 90]
+        paths = [path for path in all_notebooks(folder) if number_of(path) and int(number_of(path)[:2]) < 20]
     if not paths:
         raise ValueError(f"there is no numbered notebook in {folder}")
     if twice := {path.stem for path in paths if sum(path.stem == other.stem for other in paths) > 1}:

@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from resnet_tutorial.fast_resnet import FastResNet, HaarStem, ShiftNorm, WideBlock
+from resnet_tutorial.fast_resnet import FastResNet, HaarStem, WideBlock
 from resnet_tutorial.models import count_parameters
 
 # %% ../nbs/03a_fast_resnet.ipynb #badcd52f
@@ -26,13 +26,6 @@ def test_a_wide_block_begins_with_the_picture_passing_through_and_halves_its_sid
     assert block(x).shape == (2, 6, 4, 4)
     assert block(torch.rand(1, 4, 9, 7)).shape == (1, 6, 4, 3)
 
-# %% ../nbs/03a_fast_resnet.ipynb #cdf9b2e3
-def test_normalisation_trains_its_shift_alone():
-    norm = ShiftNorm(4)
-    assert [name for name, _ in norm.named_parameters()] == ["bias"]
-    assert set(norm.state_dict()) == {"bias", "running_mean", "running_var", "num_batches_tracked"}
-    torch.testing.assert_close(norm(torch.randn(32, 4, 8, 8)).var((0, 2, 3), unbiased=False), torch.ones(4), rtol=1e-3, atol=1e-3)
-
 # %% ../nbs/03a_fast_resnet.ipynb #c5066225
 def test_the_fast_network_gives_logits_from_the_mean_of_a_map_of_three_by_three_cells():
     model = FastResNet(7).eval()
@@ -41,7 +34,7 @@ def test_the_fast_network_gives_logits_from_the_mean_of_a_map_of_three_by_three_
     assert features.shape == (2, 256, 3, 3)
     torch.testing.assert_close(model(x), model.fc(features.mean((2, 3))))
     filters = 9 * (24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256)
-    assert count_parameters(FastResNet(10)) == filters + 2 * (64 + 256 + 256) + 256 * 10 + 10
+    assert count_parameters(FastResNet(10)) == filters + 4 * (64 + 256 + 256) + 256 * 10 + 10
     with pytest.raises(ValueError, match="needs in_channels=3; got 1"):
         FastResNet(10, in_channels=1)
 

@@ -75,14 +75,14 @@ def outputs_of(path, mime="text/plain"):
 
 # %% ../nbs/91_run.ipynb #f337baa9
 def test_a_notebook_is_found_by_number_name_and_path():
-    names = ["index", "00_runtime", "00a_drawn", "07_cam", "90_build"]
+    names = ["index", "00_runtime", "00a_drawn", "07_cam", "21_study", "90_build"]
     with mini_repo({name: ["x = 1"] for name in names}) as root:
         folder = root / "nbs"
         for name in ("07", "7", 7, "07_cam", "cam", "07_cam.ipynb", "nbs/07_cam.ipynb", str(folder / "07_cam.ipynb")):
             assert find_notebook(name, folder) == folder / "07_cam.ipynb", name
         assert find_notebook("00a", folder).stem == "00a_drawn" and find_notebook("00", folder).stem == "00_runtime"
         assert [path.stem for path in select_notebooks([], folder)] == ["00_runtime", "00a_drawn", "07_cam"]
-        assert [path.stem for path in select_notebooks(["90", "index", "build"], folder)] == ["90_build", "index"]
+        assert [path.stem for path in select_notebooks(["90", "index", "build", 21], folder)] == ["90_build", "index", "21_study"]
 
 # %% ../nbs/91_run.ipynb #4ef44e51
 def test_an_unknown_notebook_is_refused_with_the_known_ones_and_the_nearest_spelling():
