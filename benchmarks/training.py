@@ -53,9 +53,9 @@ from torchvision.transforms import v2
 
 from resnet_tutorial.augmentation import crop_flip
 from resnet_tutorial.data import IMAGENET, EpochSampler, Loader, Pictures, first_of
+from resnet_tutorial.loop import Trainer
 from resnet_tutorial.models import build_model
 from resnet_tutorial.runtime import choose_runtime, environment, keep_memory, setup
-from resnet_tutorial.training import Trainer
 
 MEMORY = ExitStack()
 RATE, DECAY, TURNS = 0.01, 1e-4, 3  # TURNS: units of a tuned way in a round

@@ -20,7 +20,8 @@ from sklearn.metrics import accuracy_score, classification_report, f1_score, pre
 from .cam import cam_maps, normalize, overlay, upsample
 from .evaluation import plot_confusion, predict, read_pictures, save_figure
 from .explain import full_picture
-from .training import Run, load_run, plot_history, write_safely
+from .run_folder import Run, load_run, write_safely
+from .training import plot_history
 
 # %% ../nbs/10b_analysis.ipynb #423dd559
 SUBJECTS = ("Accuracy", "F1 score", "Precision score", "Sensitivity score", "Classification report")

@@ -31,7 +31,8 @@ from sklearn.metrics import (
 )
 
 from .data import ImageData, decode
-from .training import Run, plot_history, write_safely
+from .run_folder import Run, write_safely
+from .training import plot_history
 
 # %% ../nbs/06_evaluation.ipynb #66e8ba4a
 @torch.inference_mode()

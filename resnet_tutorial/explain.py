@@ -20,7 +20,7 @@ from .cam import cam_maps, normalize, overlay, save_cam_results, upsample
 from .evaluation import list_pictures, predict_files, read_pictures, save_figure
 from .feature_maps import find_layers
 from .grad_cam import CAMs, grad_cam_batches
-from .training import Run, write_safely
+from .run_folder import Run, write_safely
 
 # %% ../nbs/10a_explain.ipynb #1e3b0d0d
 def full_picture(

@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from .batches import Batches, Processes, join_processes, training_loader
-from .loop import Trainer, validate  # noqa: F401  Trainer: likewise
+from .loop import validate
 from .optimization import loss_function
 from resnet_tutorial.phases import (
     Pass,
@@ -49,7 +49,6 @@ from resnet_tutorial.run_folder import (
     recommend_analysis,
     set_random_positions,
     stored_recipe,
-    write_safely,  # noqa: F401  other notebooks import it from here
 )
 from .runtime import Runtime, keep_memory, setup
 
