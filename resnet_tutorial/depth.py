@@ -27,6 +27,7 @@ from scipy import ndimage
 
 from .cam import box_image, cam_boxes, normalize, overlay, upsample
 from .data import ImageData
+from .explain import pick_layers
 from .feature_maps import find_layers
 from .grad_cam import METHODS, CAMs, grad_cam
 from resnet_tutorial.localization import (
@@ -36,7 +37,7 @@ from resnet_tutorial.localization import (
     pointing_game,
     threshold_masks,
 )
-from .training import Run
+from .run_folder import Run
 
 # %% ../nbs/11_depth_comparison.ipynb #767eccee
 def map_area(
@@ -241,8 +242,7 @@ def depth_strips(
     images = run.data.images(split, run.recipe.image_size)[numbers]
     x = run.normalization(images.to(run.runtime.device))
     cams = grad_cam(run.model, x, None, None, method).upsample(images.shape[-2:]).normalize()
-    names = list(cams.maps)
-    layers = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, min(columns, len(names))).round().astype(int))]
+    layers = pick_layers(cams.maps, columns)
     figure = Figure(figsize=(1.35 * (len(layers) + 1) + 0.9, 1.45 * len(pictures) + 0.6), layout="constrained")
     axes = figure.subplots(len(pictures), len(layers) + 1, squeeze=False)
     for row, (image, (_, name, right)) in enumerate(zip(images, pictures, strict=True)):

@@ -67,7 +67,7 @@ def twin(model: nn.Module) -> nn.Module:
         return copy(model)
 
 # %% ../nbs/07_feature_maps.ipynb #158384c7
-RESIDUAL_BLOCKS = ("BasicBlock", "Bottleneck", "PlainBlock")
+RESIDUAL_BLOCKS = ("BasicBlock", "Bottleneck", "PlainBlock", "WideBlock")
 
 
 def find_layers(

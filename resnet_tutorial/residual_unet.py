@@ -235,15 +235,16 @@ UNETS: dict[str, Callable[..., ResidualUNet]] = {
 
 # %% ../nbs/04_residual_unet.ipynb #f63b00bb
 def load_start(
-    model: ResidualUNet,   # gets the tensors, in place
+    model: ResidualUNet | FastResNet,  # gets the tensors, in place
     weights: str | Path,   # file of a U-Net or of its encoder, or "imagenet", "IMAGENET1K_V1", "IMAGENET1K_V2"
 ) -> WeightReport:
     "A U-Net's own weights go into all of it, a ResNet's into its encoder."
     if weights in ("imagenet", "IMAGENET1K_V1", "IMAGENET1K_V2"):
-        state, name = imagenet_state_dict(model.encoder_name, weights), f"torchvision's {model.encoder_name}, {weights}"
+        network = getattr(model, "encoder_name", type(model).__name__)
+        state, name = imagenet_state_dict(network, weights), f"torchvision's {network}, {weights}"
     else:
         state, name = read_state_dict(weights), Path(weights).name
-    if any(key.removeprefix("module.").startswith("encoder.") for key in state):
+    if not isinstance(model, ResidualUNet) or any(key.removeprefix("module.").startswith("encoder.") for key in state):
         return load_weights(model, state, name=name)
     found = load_weights(model.encoder, state, name=name)
     return replace(found, notes=(*found.notes, "a ResNet's weights, loaded into the encoder; decoder and head start fresh"))
@@ -271,6 +272,5 @@ def build_model(
     model = OTHERS[name](num_classes=num_classes, in_channels=in_channels)
     if zero_init_residual:
         zero_init_residuals(model)
-    load = load_start if isinstance(model, ResidualUNet) else load_weights
-    model.weight_report = None if weights is None else load(model, weights)
+    model.weight_report = None if weights is None else load_start(model, weights)
     return model

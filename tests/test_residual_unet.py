@@ -301,6 +301,8 @@ def test_weights_that_torchvision_does_not_have_and_names_that_nobody_has_are_re
         ghost("unet_resnext50", 2, "imagenet")
     with pytest.raises(ValueError, match="unknown model 'unet_smal'; did you mean 'unet_small'"):
         build_model("unet_smal", 2)
+    with pytest.raises(ValueError, match="torchvision has weights for resnet18.* not for 'FastResNet'"):
+        build_model("resnet_fast", 2, weights="imagenet")
     with pytest.raises(ValueError, match="num_classes and in_channels are 1 or more; got 0"):
         build_model("unet_small", 0)
 
