@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from resnet_tutorial.build import find_root
 from resnet_tutorial.recipes import load_recipe
 from resnet_tutorial.results import keep_run, kept_runs, markdown, reproduce, run_table, spread, write_results
 
@@ -26,6 +27,10 @@ def run_folder(root, name="embedded_pets", seed=0, accuracy=0.9):
     pd.DataFrame({"epoch": [1, 2], "seconds": [2.0, 3.0], "cpu_seconds": [4.0, 5.0]}).to_csv(folder / "timing.csv", index=False)
     scores = {"split": "test", "images": 100, "accuracy": accuracy, "accuracy_low": accuracy - 0.05, "accuracy_high": accuracy + 0.05}
     (folder / "report" / "scores.json").write_text(json.dumps(scores | {"macro_recall": accuracy, "roc_auc": 0.99}))
+    for name in ("history", "confusion_test", "right_test"):
+        (folder / "report" / f"{name}.png").write_bytes(b"figure")
+    answers = pd.DataFrame({"path": [f"{i}.png" for i in range(100)], "true": "cat", "p_cat": 2 / 3})
+    answers.assign(predicted=["cat" if i < 100 * accuracy else "dog" for i in range(100)]).to_csv(folder / "predictions.csv", index=False)
     (folder / "best.safetensors").write_bytes(b"large")
     return folder
 
@@ -34,14 +39,31 @@ def test_what_is_kept_of_a_run_is_small_and_names_no_folder_of_the_machine():
     with tempfile.TemporaryDirectory() as folder:
         kept = keep_run(run_folder(folder), Path(folder) / "results")
         names = {file.name for file in kept.iterdir()}
-        assert names == {"recipe.yaml", "environment.json", "history.csv", "timing.csv", "scores.json"}
+        texts = {"recipe.yaml", "environment.json", "history.csv", "timing.csv", "scores.json", "predictions.csv"}
+        assert names == texts | {"history.png", "confusion_test.png"}
         assert not any("/home/me" in file.read_text() or folder in file.read_text() for file in kept.iterdir())
 
 # %% ../nbs/91a_results.ipynb #4431d2b1
+def test_the_accuracy_of_a_kept_run_can_be_computed_again_from_its_kept_answers():
+    with tempfile.TemporaryDirectory() as folder:
+        kept = keep_run(run_folder(folder, accuracy=0.87), Path(folder) / "results")
+        answers, scores = pd.read_csv(kept / "predictions.csv"), json.loads((kept / "scores.json").read_text())
+        assert (answers.true == answers.predicted).mean() == scores["accuracy"]
+        assert len(answers) == scores["images"] and answers.path.is_unique
+        assert (answers.p_cat == 0.6667).all()
+
+# %% ../nbs/91a_results.ipynb #ce4ac5eb
+def test_every_run_that_is_kept_in_this_repository_has_the_accuracy_that_its_answers_give():
+    for kept in sorted((find_root() / "results" / "runs").glob("*/")):
+        answers, scores = pd.read_csv(kept / "predictions.csv"), json.loads((kept / "scores.json").read_text())
+        assert (answers.true == answers.predicted).mean() == pytest.approx(scores["accuracy"], abs=1e-12), kept.name
+        assert len(answers) == scores["images"], kept.name
+
+# %% ../nbs/91a_results.ipynb #9b8ecaf6
 def test_a_run_without_scores_is_refused_with_the_command_that_makes_them():
     with tempfile.TemporaryDirectory() as folder:
         place = run_folder(folder)
-        (place / "report" / "scores.json").unlink()
+        (place / "predictions.csv").unlink()
         with pytest.raises(ValueError, match="resnet-tutorial evaluate"):
             keep_run(place, Path(folder) / "results")
         assert not (Path(folder) / "results").exists()
