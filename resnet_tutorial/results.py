@@ -26,14 +26,14 @@ FIGURES = ("history.png", "confusion_*.png", "curves_*.png")  # not the gallerie
 def keep_run(
     run: str | Path,  # a run folder that was evaluated
     results: str | Path = "results",
-) -> Path:  # results/runs/<name of the folder>
+) -> Path:  # results/<name of the folder>
     "Copy the small files of a run; ValueError where there are no scores to keep."
     run = Path(run)
     scores = sorted((run / "report").glob("scores*.json"))
     answers = [run / file.name.replace("scores", "predictions").replace(".json", ".csv") for file in scores]
     if not scores or not all(file.is_file() for file in (run / "recipe.yaml", *answers)):
         raise ValueError(f"{run} lacks recipe.yaml, report/scores.json or predictions.csv: train it, then `resnet-tutorial evaluate {run}`")
-    target = Path(results) / "runs" / run.name
+    target = Path(results) / run.name
     recipe = yaml.safe_load((run / "recipe.yaml").read_text()) | {"out_dir": f"runs/{run.name}", "data_root": ""}
     contents = {"recipe.yaml": yaml.safe_dump(recipe, sort_keys=False).encode()}
     contents |= {file.name: pd.read_csv(file).to_csv(index=False, float_format="%.4g").encode() for file in answers}
@@ -69,7 +69,7 @@ def kept_runs(
 ) -> dict[str, dict]:  # name -> recipe, environment, scores, cpu_seconds, epochs
     "Everything that `keep_run` has kept, by name."
     found = {}
-    for folder in sorted(Path(results).glob("runs/*/")):
+    for folder in [file.parent for file in sorted(Path(results).glob("*/recipe.yaml"))]:
         timing = pd.read_csv(folder / "timing.csv")
         found[folder.name] = {
             "recipe": yaml.safe_load((folder / "recipe.yaml").read_text()),
@@ -141,7 +141,7 @@ def results_page(results: str | Path = "results") -> str:
         parts += ["## Runs", markdown(shown(table)), "## How to repeat each run", commands(table)]
     for file in sorted(results.glob("*/*.csv")):
         kept = pd.read_csv(file)
-        if len(kept) <= 60:
+        if file.parent.name not in runs and len(kept) <= 60:
             parts += [f"## {file.parent.name.replace('_', ' ')}: {file.stem.replace('_', ' ')}", markdown(kept.round(4))]
     return "\n\n".join(parts) + "\n"
 

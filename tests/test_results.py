@@ -54,7 +54,7 @@ def test_the_accuracy_of_a_kept_run_can_be_computed_again_from_its_kept_answers(
 
 # %% ../nbs/91a_results.ipynb #ce4ac5eb
 def test_every_run_that_is_kept_in_this_repository_has_the_accuracy_that_its_answers_give():
-    for kept in sorted((find_root() / "results" / "runs").glob("*/")):
+    for kept in [file.parent for file in sorted((find_root() / "results").glob("*/recipe.yaml"))]:
         answers, scores = pd.read_csv(kept / "predictions.csv"), json.loads((kept / "scores.json").read_text())
         assert (answers.true == answers.predicted).mean() == pytest.approx(scores["accuracy"], abs=1e-12), kept.name
         assert len(answers) == scores["images"], kept.name
