@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from .data import mix
 from .recipes import Phase, Recipe
@@ -84,46 +85,57 @@ def orthogonalize(
 
 # %% ../nbs/04b_optimization.ipynb #045b2c0b
 class Muon(torch.optim.Optimizer):
-    "Orthogonal steps for groups with `orthogonal`, SGD with momentum for all others (Jordan 2024)."
+    "Orthogonal steps for groups with the rule muon; SGD with momentum or AdamW for all others (Jordan 2024)."
 
     def __init__(
         self,
-        groups: list[dict],  # each with params, lr, weight_decay and orthogonal
+        groups: list[dict],  # each with params, lr, weight_decay and rule: muon, sgd or adamw
         momentum: float = 0.95,
         nesterov: bool = True,
     ):
-        super().__init__(groups, {"lr": 0.02, "weight_decay": 0.0, "orthogonal": True, "momentum": momentum, "nesterov": nesterov})
+        super().__init__(groups, {"lr": 0.02, "weight_decay": 0.0, "rule": "muon", "momentum": momentum, "nesterov": nesterov})
 
     @torch.no_grad()
     def step(self, closure: Callable | None = None):
         "One update of every weight that has a gradient."
         loss = None if closure is None else torch.enable_grad()(closure)()
+        moves = {"muon": self.turn, "sgd": self.slide, "adamw": self.adapt}
         for group in self.param_groups:
-            move = self.turn if group["orthogonal"] else self.slide
             for weight in group["params"]:
                 if weight.grad is not None:
-                    state = self.state[weight]
-                    if "momentum_buffer" not in state:
-                        state["momentum_buffer"] = torch.zeros_like(weight)
-                    move(weight, weight.grad, state["momentum_buffer"], group)
+                    moves[group["rule"]](weight, weight.grad, self.state[weight], group)
         return loss
 
     @staticmethod
-    def turn(weight: Tensor, gradient: Tensor, average: Tensor, group: dict) -> None:
+    def memory(state: dict, name: str, weight: Tensor) -> Tensor:
+        "What the optimiser remembers of a weight under a name; zeros at first."
+        if name not in state:
+            state[name] = torch.zeros_like(weight)
+        return state[name]
+
+    def turn(self, weight: Tensor, gradient: Tensor, state: dict, group: dict) -> None:
         "Muon's step."
+        average = self.memory(state, "momentum_buffer", weight)
         average.lerp_(gradient, 1 - group["momentum"])
         direction = gradient.lerp(average, group["momentum"]) if group["nesterov"] else average
         direction = orthogonalize(direction.flatten(1)).view(weight.shape)
         longer = math.sqrt(max(1, len(weight) / weight[0].numel()))
         weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-group["lr"] * longer)
 
-    @staticmethod
-    def slide(weight: Tensor, gradient: Tensor, total: Tensor, group: dict) -> None:
+    def slide(self, weight: Tensor, gradient: Tensor, state: dict, group: dict) -> None:
         "SGD's step."
+        total = self.memory(state, "momentum_buffer", weight)
         gradient = gradient.add(weight, alpha=group["weight_decay"])
         total.mul_(group["momentum"]).add_(gradient)
         direction = gradient.add(total, alpha=group["momentum"]) if group["nesterov"] else total
         weight.add_(direction, alpha=-group["lr"])
+
+    def adapt(self, weight: Tensor, gradient: Tensor, state: dict, group: dict) -> None:
+        "AdamW's step, with the averages of Jordan's programs."
+        first, second = self.memory(state, "exp_avg", weight), self.memory(state, "exp_avg_sq", weight)
+        step = state.setdefault("step", torch.tensor(0.0))
+        options = {"lr": group["lr"], "weight_decay": group["weight_decay"], "beta1": 0.9, "beta2": 0.95, "eps": 1e-10}
+        adamw([weight], [gradient], [first], [second], [], [step], amsgrad=False, maximize=False, **options)
 
 # %% ../nbs/04b_optimization.ipynb #46dcb4d0
 def make_optimizer(
@@ -141,8 +153,8 @@ def make_optimizer(
         {"params": [p for p in others if not recipe.decay_all and p.ndim <= 1], **side, "weight_decay": 0.0},
     ]
     if muon:
-        own = {"params": filters, "lr": phase.learning_rate, "weight_decay": phase.weight_decay, "orthogonal": True}
-        return Muon([own] + [group | {"orthogonal": False} for group in groups], recipe.momentum, recipe.nesterov)
+        own = {"params": filters, "lr": phase.learning_rate, "weight_decay": phase.weight_decay, "rule": "muon"}
+        return Muon([own] + [group | {"rule": recipe.side_optimizer} for group in groups], recipe.momentum, recipe.nesterov)
     if phase.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=recipe.nesterov and recipe.momentum > 0)
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[phase.optimizer](groups)

@@ -91,7 +91,8 @@ class UpdateChoices(BudgetChoices):
     accumulate: int = Field(1, ge=1)  # batches whose gradients make one step
     optimizer: OptimizerName = "sgd"
     learning_rate: float = Field(0.05, gt=0)  # the largest of the schedule
-    side_learning_rate: float | None = Field(None, gt=0)  # of what Muon leaves to SGD; None: the same
+    side_optimizer: Literal["sgd", "adamw"] = "sgd"  # takes what Muon leaves: head, biases, normalisation
+    side_learning_rate: float | None = Field(None, gt=0)  # of what Muon leaves; None: the same
     momentum: float = Field(0.9, ge=0, lt=1)  # of SGD and Muon
     nesterov: bool = True  # look ahead by one step of momentum
     weight_decay: float = Field(5e-4, ge=0)  # pull of weights to zero
@@ -176,6 +177,7 @@ def unread_keys(recipe: Recipe, phases: list[Phase]) -> Iterator[tuple[tuple, st
     readers = {
         "momentum": ("the optimisers sgd and muon", optimizers & {"sgd", "muon"}),
         "nesterov": ("the optimisers sgd and muon", optimizers & {"sgd", "muon"}),
+        "side_optimizer": ("the optimiser muon", optimizers & {"muon"}),
         "side_learning_rate": ("the optimiser muon", optimizers & {"muon"}),
         "milestones": ("the schedule multi_step", schedules & {"multi_step"}),
         "gamma": ("the schedule multi_step", schedules & {"multi_step"}),

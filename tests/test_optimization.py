@@ -135,7 +135,7 @@ def test_muon_takes_exactly_the_steps_of_torch_s_own_on_matrices():
             ours, theirs = (torch.nn.Parameter(torch.linspace(-1, 1, 24).view(8, 3)) for _ in range(2))
             options = {"lr": 0.1, "weight_decay": 0.05}
             peer = torch.optim.Muon([theirs], momentum=0.9, nesterov=nesterov, **options)
-            mine = Muon([{"params": [ours], "orthogonal": True, **options}], momentum=0.9, nesterov=nesterov)
+            mine = Muon([{"params": [ours], "rule": "muon", **options}], momentum=0.9, nesterov=nesterov)
             torch.testing.assert_close(random_steps(mine, [ours]), random_steps(peer, [theirs]), rtol=0, atol=1e-6)
 
 # %% ../nbs/04b_optimization.ipynb #e5bf0f2f
@@ -147,26 +147,35 @@ def test_what_muon_leaves_to_sgd_takes_exactly_the_steps_of_torch_s_own():
         torch.testing.assert_close(random_steps(mine, list(net.parameters())), random_steps(peer, list(twin.parameters())))
 
 # %% ../nbs/04b_optimization.ipynb #81ffa7d6
+def test_what_muon_leaves_to_adamw_takes_exactly_the_steps_of_torch_s_own():
+    net, twin = torch.nn.BatchNorm2d(4), torch.nn.BatchNorm2d(4)
+    sides = {"side_optimizer": "adamw", "side_learning_rate": 0.3, "decay_all": True, "weight_decay": 0.1}
+    mine = optimizer_of(net, optimizer="muon", **sides)
+    peer = torch.optim.AdamW(twin.parameters(), lr=0.3, betas=(0.9, 0.95), eps=1e-10, weight_decay=0.1)
+    torch.testing.assert_close(random_steps(mine, list(net.parameters())), random_steps(peer, list(twin.parameters())))
+
+# %% ../nbs/04b_optimization.ipynb #8622a01a
 def test_muon_takes_convolutions_and_leaves_norms_and_biases_and_the_head_to_sgd():
     net = build_model("resnet_small", 2)
     filters, head, rest = optimizer_of(net, optimizer="muon", learning_rate=0.2, side_learning_rate=0.03).param_groups
     assert {p.ndim for p in filters["params"]} == {4}
     assert [p.shape for p in head["params"]] == [net.fc.weight.shape]
-    assert (filters["orthogonal"], head["orthogonal"], rest["orthogonal"]) == (True, False, False)
+    assert (filters["rule"], head["rule"], rest["rule"]) == ("muon", "sgd", "sgd")
     assert (filters["lr"], head["lr"], rest["lr"]) == (0.2, 0.03, 0.03)
     assert len(filters["params"]) + 1 + len(rest["params"]) == len(list(net.parameters()))
 
-# %% ../nbs/04b_optimization.ipynb #8622a01a
-def test_the_state_of_muon_goes_on_where_it_was_saved():
+# %% ../nbs/04b_optimization.ipynb #d2dc8609
+def test_the_state_of_muon_goes_on_where_it_was_saved_whatever_takes_the_rest():
     import copy
 
-    net = torch.nn.Conv2d(3, 8, 3)
-    optimizer = optimizer_of(net, optimizer="muon")
-    random_steps(optimizer, list(net.parameters()))
-    twin = copy.deepcopy(net)
-    other = optimizer_of(twin, optimizer="muon", learning_rate=0.9)
-    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    torch.testing.assert_close(random_steps(other, list(twin.parameters())), random_steps(optimizer, list(net.parameters())))
+    for side in ("sgd", "adamw"):
+        net = torch.nn.Conv2d(3, 8, 3)
+        optimizer = optimizer_of(net, optimizer="muon", side_optimizer=side)
+        random_steps(optimizer, list(net.parameters()))
+        twin = copy.deepcopy(net)
+        other = optimizer_of(twin, optimizer="muon", side_optimizer=side, learning_rate=0.9)
+        other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        torch.testing.assert_close(random_steps(other, list(twin.parameters())), random_steps(optimizer, list(net.parameters())))
 
 # %% ../nbs/04b_optimization.ipynb #d54e5262
 def test_balanced_class_weights_are_those_of_scikit_learn():
