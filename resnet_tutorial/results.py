@@ -97,24 +97,24 @@ def run_table(runs: dict[str, dict]) -> pd.DataFrame:  # a row a run
 
 
 def spread(table: pd.DataFrame) -> pd.DataFrame:  # a row an experiment
-    "Mean and standard deviation over seeds of runs that differ in nothing else."
-    same = table.run.str.replace(r"_seed\d+", "", regex=True)
+    "Mean and standard deviation over runs that differ in nothing but their seed or fold."
+    same = table.run.str.replace(r"_(seed|fold)\d+", "", regex=True)
     groups = table.groupby([same, "data", "model"], sort=False)
-    wide = groups.agg(seeds=("seed", "nunique"), accuracy=("accuracy", "mean"), sd=("accuracy", "std"), cpu_seconds=("cpu_seconds", "mean"))
+    wide = groups.agg(runs=("run", "size"), accuracy=("accuracy", "mean"), sd=("accuracy", "std"), cpu_seconds=("cpu_seconds", "mean"))
     return wide.reset_index(names=["experiment", "data", "model"])
 
 # %% ../nbs/91a_results.ipynb #c434619b
 def beside(table: pd.DataFrame, sources: pd.DataFrame) -> pd.DataFrame:  # the rows of `sources` with our best experiment
-    "Each figure of a source beside our mean on that data with that network."
-    ours = spread(table)
+    "Each figure of a source beside our mean on that data with that network; runs called naive, which show a fault, do not count."
+    ours = spread(table[~table.run.str.contains("_naive")])
     rows = []
     for source in sources.itertuples():
         same = ours[ours.data.eq(source.data) & ours.model.isin(str(source.our_models).split())]
         best = same.sort_values("accuracy").tail(1)
         row = {"system": source.system, "data": source.data, "network": source.network, "theirs": source.figure, "their budget": source.budget}
         found = best.iloc[0] if len(best) else None
-        row["ours"] = "not run" if found is None else percent(found.accuracy, found.sd if found.seeds > 1 else None)
-        row["our budget"] = "" if found is None else f"{found.cpu_seconds / 60:.0f} CPU minutes, {found.seeds} seed(s)"
+        row["ours"] = "not run" if found is None else percent(found.accuracy, found.sd if found.runs > 1 else None)
+        row["our budget"] = "" if found is None else f"{found.cpu_seconds / 60:.0f} CPU minutes, {found.runs} run(s)"
         rows.append(row | {"what differs": source.differs})
     return pd.DataFrame(rows)
 
@@ -147,7 +147,7 @@ def results_page(results: str | Path = "results") -> str:
 
 
 INTRODUCTION = """Made by `resnet-tutorial results` from the files in `results/`; do not edit. Accuracies are of the test split, which chose \
-nothing, with the 95 % interval for other pictures; ± is the standard deviation over seeds."""
+nothing, with the 95 % interval for other pictures; ± is the standard deviation over seeds or folds."""
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:

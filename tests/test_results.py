@@ -86,7 +86,7 @@ def test_runs_that_differ_in_the_seed_alone_are_one_experiment_with_a_spread():
         rows = run_table(kept_runs(f"{folder}/results"))
         assert rows.cpu_seconds.tolist() == [9, 9] and rows.images.tolist() == [100, 100]
         (experiment,) = spread(rows).itertuples()
-        assert experiment.experiment == "embedded_pets" and experiment.seeds == 2
+        assert experiment.experiment == "embedded_pets" and experiment.runs == 2
         assert abs(experiment.accuracy - 0.85) < 1e-9 and abs(experiment.sd - 0.0707) < 1e-4
 
 # %% ../nbs/91a_results.ipynb #33baee5a
@@ -96,7 +96,10 @@ def test_a_figure_of_a_source_stands_beside_our_best_experiment_of_the_same_data
     ours = pd.DataFrame({"run": ["a", "b"], "data": ["cifar10"] * 2, "model": ["zero_pad", "cnn"], "seed": 0, "accuracy": [0.91, 0.95], "cpu_seconds": 600})
     source = {"system": "003", "data": "cifar10", "network": "ResNet-20", "our_models": "zero_pad cifar_resnet20", "figure": "89.9 %", "budget": "205 epochs", "differs": "-"}
     found = beside(ours, pd.DataFrame([source, source | {"our_models": "resnet50"}]))
-    assert found.ours.tolist() == ["91.0 %", "not run"] and found["our budget"].tolist() == ["10 CPU minutes, 1 seed(s)", ""]
+    assert found.ours.tolist() == ["91.0 %", "not run"] and found["our budget"].tolist() == ["10 CPU minutes, 1 run(s)", ""]
+    folds = pd.DataFrame({"run": ["f_fold1", "f_fold2", "f_naive_fold1"], "data": "fundus", "model": "resnet18", "seed": 0, "accuracy": [0.8, 0.9, 0.99], "cpu_seconds": 60})
+    eyes = beside(folds, pd.DataFrame([source | {"data": "fundus", "our_models": "resnet18"}]))
+    assert eyes.ours.tolist() == ["85.0 ± 7.1 %"]  # folds are one experiment, and a naive split counts nothing
     assert markdown(pd.DataFrame({"x": ["a|b", None]})).splitlines()[-2:] == [r"| a\|b |", "|  |"]
 
 # %% ../nbs/91a_results.ipynb #65c0c37d
