@@ -81,7 +81,10 @@ def train_command(
     run = fit(load_recipe(recipe, data_root, "runs", overrides=changes or []), resume=resume)
     last = run.history.iloc[-1]
     if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
-        typer.echo(f"{len(run.history)} epochs; the last: validation loss {last.val_loss:.4f}, accuracy {last.val_accuracy:.2%}")
+        split, loss, accuracy = "validation", last.val_loss, last.val_accuracy
+        if loss != loss:  # nothing was left for validation
+            split, loss, accuracy = "training", last.train_loss, last.train_accuracy
+        typer.echo(f"{len(run.history)} epochs; the last: {split} loss {loss:.4f}, accuracy {accuracy:.2%}")
         typer.echo(f"run folder: {run.folder}")
 
 # %% ../nbs/92_command_line.ipynb #d0d3b1e0
