@@ -291,10 +291,13 @@ class Watch(threading.Thread):
         self.seen[pid] = psutil.Process(pid)
         self.start()
 
-    def remaining(self, cell) -> float:
-        "The seconds that are left for a cell that is about to run."
+    def begin(self, cell, cell_index: int) -> None:
+        "Note the cell that is about to be sent to the kernel: whatever ends the run from now on happened in it."
         self.cell = cell
         self.on_cell(cell)
+
+    def remaining(self, cell) -> float:
+        "The seconds that are left for a cell."
         return max(0.1, self.budget - self.seconds)
 
     def run(self) -> None:
@@ -338,6 +341,7 @@ def execute(job: Job, watch: Watch) -> None:
         language="python",
         progress_bar=False,
         kernel_manager_class=type("WatchedKernel", (LocalKernel,), {"watch": watch, "root": job.root}),
+        on_cell_execute=watch.begin,  # before the cell is sent; the timeout is asked for only afterwards
         timeout_func=watch.remaining,
         shutdown_kernel="immediate",
         iopub_timeout=60,  # a busy machine delivers late; 4 seconds by default

@@ -24,6 +24,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from resnet_tutorial.build import find_root
 from resnet_tutorial.run import (
+    Job,
     as_data_uri,
     convert,
     figures_of,
@@ -31,6 +32,7 @@ from resnet_tutorial.run import (
     nearest,
     plan_parameters,
     run_notebooks,
+    run_one,
     select_notebooks,
     settle_paths,
     split_assignments,
@@ -253,6 +255,19 @@ def test_an_interrupted_run_leaves_no_kernel_and_says_what_was_done():
             assert done == [("00_quick", "ok"), ("01_sleeps", "interrupted")] and summary["status"] == "interrupted"
             assert summary["notebooks"][1]["error"]["cell"] == 1
             assert "Interrupted after 1 of 3 notebooks" in (root / "out" / "index.html").read_text()
+
+# %% ../nbs/91_run.ipynb #1a8a4b86
+def test_a_cell_is_named_before_the_kernel_gets_it():
+    def interrupt(cell):
+        "What Ctrl-C does at the very moment at which a cell is about to be sent."
+        raise KeyboardInterrupt
+
+
+    with mini_repo({"00_a": ["with open('ran', 'w') as file:\n    _ = file.write('yes')"]}) as root:
+        (root / "out").mkdir()
+        entry = run_one(Job(root / "nbs" / "00_a.ipynb", root / "out", {}, set(), root), interrupt)
+        assert (entry["status"], entry["error"]["cell"]) == ("interrupted", 1)
+        assert not (root / "nbs" / "ran").exists()
 
 # %% ../nbs/91_run.ipynb #64efea1b
 def test_a_run_starts_in_a_folder_without_older_models():
