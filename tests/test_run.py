@@ -259,7 +259,8 @@ def test_an_interrupted_run_leaves_no_kernel_and_says_what_was_done():
 # %% ../nbs/91_run.ipynb #1a8a4b86
 def test_a_cell_is_named_before_the_kernel_gets_it():
     def interrupt(cell):
-        "What Ctrl-C does at the very moment at which a cell is about to be sent."
+        "What Ctrl-C does when a cell is about to be sent; had it been sent, it would have half a second to show itself."
+        time.sleep(0.5)
         raise KeyboardInterrupt
 
 
