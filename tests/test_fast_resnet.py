@@ -3,8 +3,10 @@
 # %% ../nbs/03a_fast_resnet.ipynb #8779963a
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
-from resnet_tutorial.fast_resnet import FastResNet, HaarStem, WideBlock
+from resnet_tutorial.fast_resnet import FastResNet, HaarStem, SmallMapConv, WideBlock, WideConv2d
 from resnet_tutorial.models import count_parameters
 
 # %% ../nbs/03a_fast_resnet.ipynb #badcd52f
@@ -18,6 +20,32 @@ def test_the_stem_s_filters_are_orthogonal_directions_and_its_outputs_come_in_bo
     torch.testing.assert_close(out.var((0, 2, 3), unbiased=False), torch.ones(24), rtol=1e-3, atol=1e-3)
     assert not list(HaarStem().parameters())
 
+# %% ../nbs/03a_fast_resnet.ipynb #d6110048
+def test_nine_products_give_the_gradients_of_a_convolution():
+    x, weight = torch.randn(5, 4, 3, 6, dtype=torch.float64), torch.randn(7, 4, 3, 3, dtype=torch.float64)
+    found = []
+    for convolve in (lambda x, w: F.conv2d(x, w, padding=1), SmallMapConv.apply):
+        inputs = [x.clone().requires_grad_(), weight.clone().requires_grad_()]
+        out = convolve(*inputs)
+        found.append([out, *torch.autograd.grad(out.sin().sum(), inputs)])
+    for expected, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+
+# %% ../nbs/03a_fast_resnet.ipynb #36c8d278
+def test_the_nine_products_are_taken_on_small_maps_in_bfloat16_only_and_agree_with_the_library_there():
+    conv = WideConv2d(256, 256, 3, padding=1, bias=False)
+    plain = nn.Conv2d(256, 256, 3, padding=1, bias=False)
+    plain.load_state_dict(conv.state_dict())
+    for size, dtype, taken in ((7, torch.bfloat16, True), (8, torch.bfloat16, False), (7, torch.float32, False)):
+        x, gradients = torch.randn(4, 256, size, size), []
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            assert ("SmallMapConv" in type(conv(x).grad_fn).__name__) == taken
+            for module in (plain, conv):
+                gradients.append(torch.autograd.grad(module(x).float().square().sum(), module.weight)[0])
+        assert (gradients[0] - gradients[1]).norm() <= 0.01 * gradients[0].norm()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert conv(torch.randn(1, 256, 3, 3)).grad_fn is None
+
 # %% ../nbs/03a_fast_resnet.ipynb #3ea82b47
 def test_a_wide_block_begins_with_the_picture_passing_through_and_halves_its_sides():
     block = WideBlock(4, 6).eval()
@@ -25,6 +53,14 @@ def test_a_wide_block_begins_with_the_picture_passing_through_and_halves_its_sid
     torch.testing.assert_close(block.conv1(x)[:, :4], x)
     assert block(x).shape == (2, 6, 4, 4)
     assert block(torch.rand(1, 4, 9, 7)).shape == (1, 6, 4, 3)
+
+# %% ../nbs/03a_fast_resnet.ipynb #df4f3ff1
+def test_a_wide_block_without_its_shortcut_gives_what_the_branch_alone_gives():
+    block, plain = WideBlock(4, 6).eval(), WideBlock(4, 6, shortcut=False).eval()
+    plain.load_state_dict(block.state_dict())
+    x = torch.rand(2, 4, 8, 8)
+    carried = block.act(block.bn1(F.max_pool2d(block.conv1(x), 2)))
+    torch.testing.assert_close(block(x), carried + plain(x))
 
 # %% ../nbs/03a_fast_resnet.ipynb #c5066225
 def test_the_fast_network_gives_logits_from_the_mean_of_a_map_of_three_by_three_cells():
