@@ -366,6 +366,7 @@ def test_train_or_load_waits_for_whoever_trains_the_run_and_then_loads_it():
         other = child(own)
         other.start()
         while not (Path(own.out_dir) / "recipe.yaml").exists():
+            assert other.is_alive()
             time.sleep(0.01)
         loaded = train_or_load(own)
         other.join()
@@ -382,6 +383,7 @@ def test_a_folder_in_use_is_refused_and_free_the_moment_its_trainer_is_killed_al
         other.stdin.write(own.model_dump_json())
         other.stdin.close()
         while not (Path(own.out_dir) / "history.csv").exists():
+            assert other.poll() is None
             time.sleep(0.01)
         with pytest.raises(BlockingIOError, match="in use by another process"):
             fit(own)
