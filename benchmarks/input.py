@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
+from turns import take_turns
 
 from data_prep import prepare
 from data_prep.drawn import draw
@@ -102,14 +103,8 @@ def measure(make_loader) -> float:
 
 def compare(case, ways, count, rounds):
     "A row a way: pictures in a CPU second, and its ratio to the first way."
-    for make in ways.values():
-        measure(make)  # not counted: libraries load what they load once
-    seconds = pd.DataFrame([{way: measure(make) for way, make in ways.items()} for _ in range(rounds)])
-    ratios = seconds.rdiv(seconds.iloc[:, 0], axis=0)
-    columns = {"images_per_cpu_second": count / seconds.median(), "ratio": ratios.median()}
-    table = pd.DataFrame(columns | {"low": ratios.min(), "high": ratios.max()}).rename_axis("way").reset_index()
-    table.insert(0, "case", case)
-    print(table.round(2).to_string(index=False), f"\nload {os.getloadavg()[0]:.1f}\n", flush=True)
+    table = take_turns(case, ways, measure, rounds)
+    table.insert(2, "images_per_cpu_second", count / table.pop("seconds"))
     return table
 
 

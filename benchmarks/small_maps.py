@@ -19,6 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pandas as pd
 import torch
 from torch import nn
+from turns import take_turns
 
 from resnet_tutorial.fast_resnet import WideConv2d, nine_products
 from resnet_tutorial.residual_unet import build_model
@@ -70,19 +71,6 @@ def measure(run) -> float:
     return time.process_time() - start
 
 
-def compare(case: str, ways: dict, rounds: int) -> pd.DataFrame:
-    "A row a way: CPU milliseconds, and how many times faster than torch's own."
-    for run in ways.values():
-        measure(run), measure(run)  # not counted: buffers are made, kernels chosen
-    seconds = pd.DataFrame([{way: measure(run) for way, run in ways.items()} for _ in range(rounds)])
-    faster = seconds.rdiv(seconds["torch"], axis=0)  # torch's seconds over those of each way
-    columns = {"cpu_ms": 1e3 * seconds.median(), "faster": faster.median(), "low": faster.min(), "high": faster.max()}
-    table = pd.DataFrame(columns).rename_axis("way").reset_index()
-    table.insert(0, "case", case)
-    print(table.round(2).to_string(index=False), f"\nload {os.getloadavg()[0]:.1f}\n", flush=True)
-    return table
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9, help="how often each way runs")
@@ -93,14 +81,15 @@ def main():
     tables = []
     with keep_memory():
         for side in (3, 7, 8, 15):
-            tables.append(compare(f"weight gradient, map {side}x{side}", gradient_ways(side), options.rounds))
-        tables.append(compare("a step of plain_fast, 32 px", step_ways(), options.rounds))
+            tables.append(take_turns(f"weight gradient, map {side}x{side}", gradient_ways(side), measure, options.rounds, 2))
+        tables.append(take_turns("a step of plain_fast, 32 px", step_ways(), measure, options.rounds, 2))
     facts = environment(choose_runtime("cpu"))
     print(facts)
     if options.keep:
         machine = {"system": facts["system"], "torch": facts["torch"], "cpu": facts["cpu_capability"]}
-        found = pd.concat(tables).round({"cpu_ms": 1, "faster": 2, "low": 2, "high": 2})
-        found = found.assign(**machine, load=round(os.getloadavg()[0], 1))
+        found = pd.concat(tables).rename(columns={"ratio": "faster"})
+        found.insert(2, "cpu_ms", 1e3 * found.pop("seconds"))
+        found = found.round({"cpu_ms": 1, "faster": 2, "low": 2, "high": 2}).assign(**machine, load=round(os.getloadavg()[0], 1))
         found.to_csv(Path(__file__).parent / "results" / "small_maps.csv", index=False)
 
 
