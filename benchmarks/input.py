@@ -8,7 +8,6 @@ Counted is process CPU time, threads included; kept is the median of the rounds,
 ratio of a round: with 7 rounds the true median lies between them with a probability of 98 %.
 """
 
-import argparse
 import os
 import shutil
 import tempfile
@@ -23,13 +22,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
-from turns import take_turns
+from turns import finish, read_options, take_turns
 
 from data_prep import prepare
 from data_prep.drawn import draw
 from resnet_tutorial.augmentation import AUGMENTATIONS
 from resnet_tutorial.data import IMAGENET, EpochSampler, ImageData, Loader, Pictures, first_of, make_loader
-from resnet_tutorial.runtime import choose_runtime, environment
 
 BATCH = 128
 
@@ -109,12 +107,7 @@ def compare(case, ways, count, rounds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="how often each way runs")
-    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/input.csv")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
+    options = read_options(__doc__, rounds=7)
     start = time.perf_counter()
     tables = [
         compare("32 px, crop, flip", *small_pictures("crop_flip", False), options.rounds),
@@ -122,14 +115,9 @@ def main():
     ]
     with tempfile.TemporaryDirectory() as folder:
         tables.append(compare("224 px, JPEG files", *photographs(Path(folder)), options.rounds))
-    facts = environment(choose_runtime("cpu"))
-    print(f"{time.perf_counter() - start:.0f} s; {facts}")
-    if options.keep:
-        found = pd.concat(tables).round({"images_per_cpu_second": 0, "ratio": 2, "low": 2, "high": 2})
-        machine = {"system": facts["system"], "torch": facts["torch"], "cpu": facts["cpu_capability"]}
-        found.assign(**machine, load=round(os.getloadavg()[0], 1)).to_csv(
-            Path(__file__).parent / "results" / "input.csv", index=False
-        )
+    print(f"{time.perf_counter() - start:.0f} s")
+    found = pd.concat(tables).round({"images_per_cpu_second": 0, "ratio": 2, "low": 2, "high": 2})
+    finish(found, "input", options.keep)
 
 
 if __name__ == "__main__":

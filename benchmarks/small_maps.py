@@ -8,22 +8,20 @@ one process on one thread. Counted is process CPU time; kept is the median of th
 ratio of a round: with 9 rounds the true median lies between them with a probability of 99.6 %.
 """
 
-import argparse
 import copy
 import os
 import time
-from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pandas as pd
 import torch
 from torch import nn
-from turns import take_turns
+from turns import finish, read_options, take_turns
 
 from resnet_tutorial.fast_resnet import WideConv2d, nine_products
 from resnet_tutorial.residual_unet import build_model
-from resnet_tutorial.runtime import choose_runtime, environment, keep_memory
+from resnet_tutorial.runtime import keep_memory
 
 BATCH = 250
 
@@ -72,25 +70,14 @@ def measure(run) -> float:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9, help="how often each way runs")
-    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/small_maps.csv")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    tables = []
+    options, tables = read_options(__doc__, rounds=9), []
     with keep_memory():
         for side in (3, 7, 8, 15):
             tables.append(take_turns(f"weight gradient, map {side}x{side}", gradient_ways(side), measure, options.rounds, 2))
         tables.append(take_turns("a step of plain_fast, 32 px", step_ways(), measure, options.rounds, 2))
-    facts = environment(choose_runtime("cpu"))
-    print(facts)
-    if options.keep:
-        machine = {"system": facts["system"], "torch": facts["torch"], "cpu": facts["cpu_capability"]}
-        found = pd.concat(tables).rename(columns={"ratio": "faster"})
-        found.insert(2, "cpu_ms", 1e3 * found.pop("seconds"))
-        found = found.round({"cpu_ms": 1, "faster": 2, "low": 2, "high": 2}).assign(**machine, load=round(os.getloadavg()[0], 1))
-        found.to_csv(Path(__file__).parent / "results" / "small_maps.csv", index=False)
+    found = pd.concat(tables).rename(columns={"ratio": "faster"})
+    found.insert(2, "cpu_ms", 1e3 * found.pop("seconds"))
+    finish(found.round({"cpu_ms": 1, "faster": 2, "low": 2, "high": 2}), "small_maps", options.keep)
 
 
 if __name__ == "__main__":

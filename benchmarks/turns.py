@@ -1,9 +1,24 @@
-"""Ways of doing the same work take turns: what benchmarks share."""
+"""Ways of doing the same work take turns on one thread: what benchmarks share."""
 
+import argparse
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
+import torch
+
+from resnet_tutorial.runtime import choose_runtime, environment
+
+
+def read_options(text: str, rounds: int) -> argparse.Namespace:  # rounds, keep
+    "The options of a benchmark with this description; one thread and a seed are set."
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=rounds, help="how often each way runs")
+    parser.add_argument("--keep", action="store_true", help="write the table to benchmarks/results/")
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    return parser.parse_args()
 
 
 def take_turns(
@@ -24,3 +39,13 @@ def take_turns(
     table.insert(0, "case", case)
     print(table.round(4).to_string(index=False), f"\nload {os.getloadavg()[0]:.1f}\n", flush=True)
     return table
+
+
+def finish(table: pd.DataFrame, name: str, keep: bool) -> None:
+    "Say which machine it was, and write the table with it to benchmarks/results/ if it is to be kept."
+    facts = environment(choose_runtime("cpu"))
+    print(facts)
+    if keep:
+        machine = {"system": facts["system"], "torch": facts["torch"], "cpu": facts["cpu_capability"]}
+        kept = table.assign(**machine, load=round(os.getloadavg()[0], 1))
+        kept.to_csv(Path(__file__).parent / "results" / f"{name}.csv", index=False)

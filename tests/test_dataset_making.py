@@ -893,15 +893,21 @@ REAL = Path(os.environ.get("RESNET_TUTORIAL_DATA") or "no folder")
 
 # %% ../nbs/01_dataset_making.ipynb #6c2f4c99
 @pytest.mark.slow
-def test_real_collections_are_prepared_with_their_groups_and_a_second_time_nothing_is_written():
+def test_real_collections_are_prepared_with_their_groups_and_within_the_time_and_a_second_time_nothing_is_written():
+    import time
+
     if not REAL.is_dir():
         pytest.skip("set RESNET_TUTORIAL_DATA to a folder with real data")
     with tempfile.TemporaryDirectory() as folder:
         found, written = {}, []
         for name, options in (("cats_vs_dogs", {}), ("oxford_pets", {}), ("fundus", {"drop_rotated": True}), ("imagenet", {})):
+            spent = []
             for _ in range(2):
+                start = time.perf_counter()
                 out = prepare(name, f"{folder}/{name}", data_root=REAL, **options)
+                spent.append(time.perf_counter() - start)
                 written.append({path: path.stat().st_mtime_ns for path in out.rglob("*")})
-            found[name] = (read_info(out)["images"], read_info(out)["groups"])
+            found[name] = (read_info(out)["images"], read_info(out)["groups"], spent[0] < 10, spent[1] < 2)
             assert written[-1] == written[-2]
-        assert found == {"cats_vs_dogs": (2400, 2400), "oxford_pets": (400, 400), "fundus": (695, 651), "imagenet": (300, 300)}
+        assert found == {"cats_vs_dogs": (2400, 2400, True, True), "oxford_pets": (400, 400, True, True),
+                         "fundus": (695, 651, True, True), "imagenet": (300, 300, True, True)}
