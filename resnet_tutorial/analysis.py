@@ -20,7 +20,8 @@ from sklearn.metrics import accuracy_score, classification_report, f1_score, pre
 from .cam import cam_maps, normalize, overlay, upsample
 from .evaluation import plot_confusion, predict, read_pictures, save_figure
 from .explain import full_picture
-from .run_folder import Run, load_run, write_safely
+from .files import write_text
+from .run_folder import Run, load_run
 from .training import plot_history
 
 # %% ../nbs/10b_analysis.ipynb #423dd559
@@ -161,7 +162,7 @@ def analyze(
     names = class_names_of(run, asked.class_names)
     predictions = read_predictions(asked.predictions, run) if asked.predictions else predict(run, split)
     folder, text = Path(out) if out else run.folder / "analysis", numerical_results(predictions, asked.subjects)
-    write_safely(folder / "numerical_results.txt", lambda part: part.write_text(text))
+    write_text(folder / "numerical_results.txt", text)
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.4), dpi=100, layout="constrained")
     plot_history(run.history, axes)
     save_figure(figure, folder / "history.png")

@@ -7,8 +7,8 @@ __all__ = ['ROLES', 'FLAGS', 'QUARTO', 'TAKES_NAME', 'HEADER', 'MARKER', 'PERSON
            'BuildError', 'role_of', 'check_directives', 'check_arguments', 'slug', 'check_python', 'check_order',
            'as_test', 'Notebook', 'address', 'read_cells', 'without_quarto', 'read_notebook', 'Rendered', 'claim',
            'make_python', 'test_cells', 'nbdev_inside', 'make_frame', 'from_root', 'readme_cells', 'render_readme',
-           'compile_all', 'read_all', 'render', 'is_generated', 'Change', 'describe', 'find_stale', 'compare',
-           'write_file', 'build', 'output_problems', 'parameter_problems', 'untidy', 'imports_of', 'upward_imports']
+           'compile_all', 'read_all', 'render', 'is_generated', 'Change', 'describe', 'find_stale', 'compare', 'build',
+           'output_problems', 'parameter_problems', 'untidy', 'imports_of', 'upward_imports']
 
 # %% ../nbs/90_build.ipynb #217ad164
 import ast
@@ -36,6 +36,8 @@ from nbdev.config import get_config
 from nbdev.doclinks import _build_modidx
 from nbdev.maker import ModuleMaker
 from nbdev.process import NBProcessor
+
+from .files import write_bytes
 
 # %% ../nbs/90_build.ipynb #ac410a0f
 def find_root(
@@ -473,17 +475,6 @@ def compare(root: Path, library: str, files: dict[str, Rendered]) -> list[Change
         raise BuildError("\n".join(blocked))
     return changes + find_stale(root, library, files)
 
-# %% ../nbs/90_build.ipynb #b70214fb
-def write_file(path: Path, content: bytes) -> None:
-    "Write a file so that it is there whole or not at all."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
 # %% ../nbs/90_build.ipynb #dbb0fc14
 def build(
     root: str | Path | None = None,  # the repository; None: the one around the current folder
@@ -497,7 +488,7 @@ def build(
         if change.kind == "stale":
             (root / change.file).unlink()
         else:
-            write_file(root / change.file, files[change.file].content)
+            write_bytes(root / change.file, files[change.file].content)
     return changes
 
 # %% ../nbs/90_build.ipynb #d7b84f59

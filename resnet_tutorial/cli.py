@@ -121,7 +121,8 @@ def predict_command(
 ) -> None:
     "Name the class of new pictures; predictions.csv has the probability of every class."
     from resnet_tutorial.evaluation import predict_files
-    from resnet_tutorial.run_folder import load_run, write_safely
+    from resnet_tutorial.files import write_safely
+    from resnet_tutorial.run_folder import load_run
 
     trained, folder = load_run(run, checkpoint), out or run / "new"
     answers = predict_files(trained, pictures)

@@ -31,7 +31,8 @@ from sklearn.metrics import (
 )
 
 from .data import ImageData, decode
-from .run_folder import Run, write_safely
+from .files import write_safely, write_text
+from .run_folder import Run
 from .training import plot_history
 
 # %% ../nbs/06_evaluation.ipynb #66e8ba4a
@@ -194,7 +195,7 @@ def evaluate(
     end = "" if split == "test" else f"_{split}"
     write_safely(run.folder / f"predictions{end}.csv", lambda part: predictions.to_csv(part, index=False))
     folder = run.folder / "report"
-    write_safely(folder / f"scores{end}.json", lambda part: part.write_text(json.dumps(scores, indent=1)))
+    write_text(folder / f"scores{end}.json", json.dumps(scores, indent=1))
     for name, figure in report_figures(run, predictions, split).items():
         save_figure(figure, folder / f"{name}.png")
     return scores

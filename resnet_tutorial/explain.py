@@ -19,8 +19,9 @@ from data_prep import read_image
 from .cam import cam_maps, normalize, overlay, save_cam_results, upsample
 from .evaluation import list_pictures, predict_files, read_pictures, save_figure
 from .feature_maps import find_layers
+from .files import write_safely
 from .grad_cam import CAMs, grad_cam_batches
-from .run_folder import Run, write_safely
+from .run_folder import Run
 
 # %% ../nbs/10a_explain.ipynb #1e3b0d0d
 def full_picture(

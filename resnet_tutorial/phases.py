@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .batches import Processes, cached_features, may_cache, training_loader
 from .data import IMAGENET, ImageData, Loader, Normalization, channel_statistics, make_loader
+from .files import write_text
 from .loop import Trainer
 from .optimization import WeightAverage, freeze, loss_function, make_optimizer, make_schedule
 from .recipes import Phase, Recipe, all_phases
@@ -28,7 +29,6 @@ from resnet_tutorial.run_folder import (
     random_positions,
     recipe_data,
     start_weights,
-    write_safely,
 )
 from .runtime import Runtime, environment
 
@@ -102,8 +102,8 @@ def describe(session: Session, folder: Path) -> None:
     text = yaml.safe_dump(session.recipe.model_dump(mode="json"), sort_keys=False)
     machine = environment(session.runtime) | {"started_from": session.started_from, "processes": session.processes.count}
     machine["data_sha256"] = data_fingerprint(session.data)
-    write_safely(folder / "environment.json", lambda part: part.write_text(json.dumps(machine, indent=1)))
-    write_safely(folder / "recipe.yaml", lambda part: part.write_text(text))
+    write_text(folder / "environment.json", json.dumps(machine, indent=1))
+    write_text(folder / "recipe.yaml", text)
 
 # %% ../nbs/04f_phases.ipynb #d5cb88fd
 @dataclass

@@ -16,7 +16,7 @@ import pandas as pd
 import yaml
 
 from .recipes import Recipe, load_recipe
-from .run_folder import write_safely
+from .files import write_bytes, write_text
 
 # %% ../nbs/91a_results.ipynb #d4bebd8f
 SMALL_FILES = ("environment.json", "history.csv", "timing.csv")
@@ -40,7 +40,7 @@ def keep_run(
     figures = [file for pattern in FIGURES for file in (run / "report").glob(pattern)]
     contents |= {file.name: file.read_bytes() for file in [*(run / name for name in SMALL_FILES), *scores, *figures]}
     for name, content in contents.items():
-        write_safely(target / name, lambda part, content=content: part.write_bytes(content))
+        write_bytes(target / name, content)
     return target
 
 # %% ../nbs/91a_results.ipynb #14579357
@@ -174,5 +174,5 @@ def write_results(
     for run in runs:
         keep_run(run, root / "results")
     page = results_page(root / "results")
-    write_safely(root / "RESULTS.md", lambda part: part.write_text(page))
+    write_text(root / "RESULTS.md", page)
     return root / "RESULTS.md"

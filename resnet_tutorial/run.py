@@ -48,7 +48,8 @@ from nbdev.process import extract_directives
 from PIL import Image
 from tqdm import tqdm
 
-from .build import find_root, read_settings, write_file
+from .build import find_root, read_settings
+from .files import write_bytes, write_text
 
 # %% ../nbs/91_run.ipynb #01a92598
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -410,7 +411,7 @@ def finish(job: Job) -> dict:
     alts = iter([figure["alt"] for figure in figures_of(notebook, job.path.stem) if "svg" not in figure["mime"]])
     missing = r'(<div class="jp-RenderedImage[^>]*>\s*<img )alt="No description[^"]*"'  # nbconvert knows no fig-alt
     page = re.sub(missing, lambda found: f'{found[1]}alt="{html.escape(next(alts, ""))}"', page)
-    (job.out / f"{job.path.stem}.html").write_text(page, encoding="utf-8")
+    write_text(job.out / f"{job.path.stem}.html", page)
     return {"numbers": numbers_of(notebook)}
 
 # %% ../nbs/91_run.ipynb #468fbbd2
@@ -603,7 +604,7 @@ def write_page(summary: dict, out: Path, project: str) -> None:
         machine=summary["machine"],
         notebooks=[card_of(entry, out) for entry in summary["notebooks"]],
     )
-    write_file(out / "index.html", page.encode())
+    write_bytes(out / "index.html", page.encode())
 
 # %% ../nbs/91_run.ipynb #c872ada0
 PATHS = ("data_root", "recipe")  # parameters that hold a path; notebooks run in nbs/, users type elsewhere
@@ -675,7 +676,7 @@ def error_lines(entry: dict) -> list[str]:
 # %% ../nbs/91_run.ipynb #7299d5a6
 def write_summary(summary: dict) -> None:
     "Write summary.json, the record of a run for machines."
-    write_file(Path(summary["out"]) / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+    write_bytes(Path(summary["out"]) / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
 
 # %% ../nbs/91_run.ipynb #ff95059a
 def run_jobs(jobs: list[Job], summary: dict, progress: Progress) -> None:
@@ -768,7 +769,7 @@ def keep_outputs(path: Path, executed: Path) -> None:
             cell.execution_count = None
             executed_here = ran[cell.id].execution_count is not None
             cell.outputs = lasting_outputs(ran[cell.id]) if executed_here else cell.outputs
-    write_file(path, (nbformat.writes(notebook) + "\n").encode())
+    write_bytes(path, (nbformat.writes(notebook) + "\n").encode())
 
 # %% ../nbs/91_run.ipynb #1833e967
 def keep_all(jobs: list[Job], summary: dict, say: Callable) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from resnet_tutorial.recipes import Recipe
-from resnet_tutorial.run_folder import commit, hold, load_run, load_state, publish, start_weights, write_safely
+from resnet_tutorial.run_folder import commit, hold, load_run, load_state, publish, start_weights
 
 
 HOLDER = """
@@ -49,26 +49,6 @@ def full_disk(part):
 def contents(folder):
     "Every file of a folder with its bytes; locks and the truth itself left out."
     return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file() and path.suffix != ".lock"}
-
-# %% ../nbs/04c_run_folder.ipynb #3b62aff6
-def test_a_failing_write_leaves_the_file_that_was_there():
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "history.csv"
-        path.write_text("good")
-        with pytest.raises(OSError, match="No space left"):
-            write_safely(path, full_disk)
-        assert path.read_text() == "good"
-        assert list(Path(folder).iterdir()) == [path]
-
-# %% ../nbs/04c_run_folder.ipynb #51469e01
-def test_what_a_killed_process_left_under_the_other_name_is_never_written_through_to_a_good_file():
-    with tempfile.TemporaryDirectory() as folder:
-        path, part = Path(folder) / "best", Path(folder) / ".best.part"
-        path.write_text("good")
-        os.link(path, part)  # as after a kill between making the second name and renaming it
-        with pytest.raises(OSError, match="No space left"):
-            write_safely(path, full_disk)
-        assert path.read_text() == "good"
 
 # %% ../nbs/04c_run_folder.ipynb #8ec9ea86
 def test_a_folder_that_another_process_holds_is_refused_and_free_the_moment_that_process_is_killed():
