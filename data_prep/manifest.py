@@ -3,6 +3,8 @@
 # %% ../nbs/01_dataset_making.ipynb #66e27ffa
 "The described data set on disk: manifest.csv, skipped.csv and dataset.json, written whole or not at all."
 
+import csv
+import hashlib
 import json
 import os
 import shutil
@@ -10,52 +12,131 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import escape as glob_escape
 from pathlib import Path
+from shlex import quote
 from tempfile import mkdtemp
 
 import pandas as pd
 from filelock import FileLock
 
+from data_prep.checks import BOX_COLUMNS, COLUMNS, VERSION, check_counts, check_info, check_rows, count_rows, parse, to_number
 from data_prep.errors import DataError
+from resnet_tutorial.files import PART, write_safely, write_text
 
-COLUMNS = ["path", "label", "class_name", "split", "group", "sha256"]
-KNOWN_COLUMNS = ["box_x0", "box_y0", "box_x1", "box_y1", "mask", "evidence"]  # and mask_cat, ... where both are in a picture
+__all__ = ["COLUMNS", "OWN_NAMES", "VERSION", "accept_manifest", "earlier", "is_intact", "leftovers", "partial_folder",
+           "read_info", "read_manifest", "swap_in", "write_csv", "write_json"]
 OWN_NAMES = {"manifest.csv", "skipped.csv", "dataset.json", "scan.csv", "counts.png", "images", "masks", "evidence",
              "unpacked", "train", "val", "test"}
-VERSION = 1  # of the files' format
-
-# %% ../nbs/01_dataset_making.ipynb #78dba2a6
-def read_manifest(folder: str | os.PathLike) -> pd.DataFrame:
-    "manifest.csv of a prepared folder; text stays text (a class may be called NA, a group 007)."
-    path = Path(folder) / "manifest.csv"
-    if not path.is_file():
-        raise DataError(f"{folder} holds no manifest.csv: prepare it with python -m data_prep NAME --out {folder}")
-    boxes = KNOWN_COLUMNS[:4]
-    text = {c: str for c in pd.read_csv(path, nrows=0).columns if c != "label" and c not in boxes}
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={c: [""] for c in boxes})
 
 # %% ../nbs/01_dataset_making.ipynb #9aa4e4cd
-def read_info(folder: str | os.PathLike) -> dict:
-    "dataset.json of a prepared folder; `root` is made absolute."
-    folder = Path(folder).absolute()
+def load_json(folder: Path) -> object:
+    "What dataset.json holds, whatever that is."
+    file = folder / "dataset.json"
     try:
-        info = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{folder} holds no dataset.json: prepare it with python -m data_prep NAME --out {folder}") from None
-    except ValueError as error:
-        raise DataError(f"{folder / 'dataset.json'} is damaged ({error}): remove the folder and prepare it again") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file} is damaged ({error}): remove the folder and prepare it again") from None
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror})") from None
+
+
+def read_info(folder: str | os.PathLike) -> dict:
+    """dataset.json of a prepared folder; `root` is made absolute.
+
+    Raises DataError that names every key that is missing or of the wrong kind."""
+    folder = Path(folder).absolute()
+    info = load_json(folder)
+    if faults := check_info(info):
+        raise DataError(f"{folder / 'dataset.json'} cannot be used:\n  " + "\n  ".join(faults)
+                        + "\nIt was damaged or changed: put it right, or remove the folder and prepare it again.")
     return info | {"root": str((folder / info.get("root", ".")).resolve())}
+
+# %% ../nbs/01_dataset_making.ipynb #78dba2a6
+def manifest_bytes(folder: Path) -> bytes:
+    "manifest.csv as it lies on the disk."
+    file = folder / "manifest.csv"
+    if not file.is_file():
+        force = " --force" if (folder / "dataset.json").is_file() else ""
+        raise DataError(f"{folder} holds no manifest.csv: prepare it with python -m data_prep NAME --out {folder}{force}")
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror})") from None
+
+
+def read_manifest(folder: str | os.PathLike) -> pd.DataFrame:
+    """manifest.csv of a prepared folder, checked; text stays text (a class may be called NA, a group 007).
+
+    Labels are int64, boxes float64 with NaN where unknown, all else is text. Raises DataError that lists everything
+    that is wrong with the file or contradicts dataset.json, also that it was changed after it was prepared."""
+    folder = Path(folder)
+    content = manifest_bytes(folder)
+    info = read_info(folder)
+    table, faults = parse(content)
+    if not set(COLUMNS) - set(table):
+        faults += check_rows(table, info) + check_counts(table, info)
+    found, kept = hashlib.sha256(content).hexdigest(), info.get("manifest_sha256")
+    if kept not in (None, found):
+        faults.append(f"the file was changed after it was prepared: its sha256 is {found[:12]}...; expected {kept[:12]}... (dataset.json)")
+    if faults:
+        raise DataError(complaint(folder, faults))
+    return typed(table)
+
+# %% ../nbs/01_dataset_making.ipynb #69025a74
+def complaint(folder: Path, faults: list[str]) -> str:
+    "What is wrong with a manifest, and what to do about it."
+    command = "python -c " + quote(f"from data_prep.manifest import accept_manifest; accept_manifest({str(folder)!r})")
+    return (f"{folder / 'manifest.csv'} cannot be used:\n  " + "\n  ".join(faults)
+            + f"\nBring back the file as it was, or prepare it again with python -m data_prep NAME --out {folder} --force."
+            + f"\nIf you changed it on purpose: correct the lines named above, if any, then accept it with\n  {command}")
+
+
+def typed(table: pd.DataFrame) -> pd.DataFrame:
+    "Checked rows with numbers where numbers belong."
+    table = table.reset_index(drop=True).astype({"label": "int64"})
+    boxes = [column for column in BOX_COLUMNS if column in table]
+    return table.assign(**{column: table[column].map(to_number).astype("float64") for column in boxes})
+
+
+def accept_manifest(folder: str | os.PathLike) -> None:
+    "Write counts and checksum of a manifest that was edited or made by hand into dataset.json; DataError if it has faults."
+    folder = Path(folder)
+    content = manifest_bytes(folder)
+    read_info(folder)
+    table, faults = parse(content)
+    info = load_json(folder)
+    if not set(COLUMNS) - set(table):
+        faults += check_rows(table, info)
+    if faults:
+        raise DataError(complaint(folder, faults))
+    counted = {"counts": count_rows(table, info), "images": len(table), "groups": int(table.group.nunique())}
+    write_json(info | counted, folder / "dataset.json")
+
+
+def is_intact(folder: Path, force: bool) -> bool:
+    "Whether the manifest can be believed; where it cannot, an error, or False with `force`, which makes it again."
+    try:
+        read_manifest(folder)
+    except DataError:
+        if force:
+            return False
+        raise
+    return True
 
 # %% ../nbs/01_dataset_making.ipynb #4d94408c
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     "A table, byte for byte the same on every system."
-    table.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+    lone = any(table[c].astype(str).str.contains("\r", regex=False).any() for c in table)  # csv would not quote these
+    quoting = csv.QUOTE_NONNUMERIC if lone else csv.QUOTE_MINIMAL
+    write_safely(path, lambda part: table.to_csv(part, index=False, lineterminator="\n", encoding="utf-8", quoting=quoting))
 
 
 def write_json(info: dict, path: Path) -> None:
-    "A temporary file, then one rename."
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    "dataset.json, with the checksum of the manifest that lies beside it; written whole or not at all."
+    manifest = path.with_name("manifest.csv").read_bytes()
+    whole = info | {"manifest_sha256": hashlib.sha256(manifest).hexdigest()}
+    write_text(path, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
 
 # %% ../nbs/01_dataset_making.ipynb #e2f8dce2
 def earlier(out: Path) -> dict | None:
@@ -64,16 +145,16 @@ def earlier(out: Path) -> dict | None:
         return None
     if not out.is_dir():
         raise DataError(f"--out {out} is a file: name a folder that does not exist yet")
-    names = {p.name for p in out.iterdir()}
+    names = {p.name for p in out.iterdir() if not PART.fullmatch(p.name)}  # a killed writer's part is nobody's file
     if not names:
         return None
     if "dataset.json" not in names or (others := names - OWN_NAMES):
         found = ", ".join(sorted(names if "dataset.json" not in names else others)[:5])
         raise DataError(f"--out {out} holds files that data_prep did not write ({found}): name another folder")
-    info = read_info(out)
-    if info.get("made_by") != "data_prep":
+    info = load_json(out)
+    if not isinstance(info, dict) or info.get("made_by") != "data_prep":
         raise DataError(f"--out {out} holds a dataset.json that data_prep did not write: name another folder")
-    return info
+    return read_info(out)
 
 # %% ../nbs/01_dataset_making.ipynb #0c8a35aa
 @contextmanager

@@ -209,13 +209,15 @@ def test_a_fold_is_read_from_numbers_or_words_and_a_bad_one_is_refused():
 
 # %% ../nbs/01_dataset_making.ipynb #f17b9764
 def test_a_class_called_na_and_a_group_called_007_stay_text():
-    from data_prep.manifest import write_csv
+    from data_prep.manifest import write_csv, write_json
 
     with tempfile.TemporaryDirectory() as folder:
-        row = {"path": 'NA/a, "b".jpg', "label": 0, "class_name": "NA", "split": "train", "group": "007", "sha256": "12", "box_x0": np.nan}
+        row = {"path": 'NA/a, "b".jpg', "label": 0, "class_name": "NA", "split": "train", "group": "007", "sha256": "12" * 32, "box_x0": np.nan}
+        row |= dict.fromkeys(("box_y0", "box_x1", "box_y1"), np.nan)
         write_csv(pd.DataFrame([row]), Path(folder) / "manifest.csv")
+        write_json({"name": "mine", "class_names": ["NA", "null"]}, Path(folder) / "dataset.json")
         back = read_manifest(folder).iloc[0]
-        assert (back.path, back.class_name, back.group, back.sha256) == (row["path"], "NA", "007", "12") and pd.isna(back.box_x0)
+        assert (back.path, back.class_name, back.group, back.sha256) == (row["path"], "NA", "007", "12" * 32) and pd.isna(back.box_x0)
 
 # %% ../nbs/01_dataset_making.ipynb #5f71415f
 def test_after_a_kill_the_old_folder_goes_back_in_place_and_half_made_ones_go():
