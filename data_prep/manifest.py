@@ -22,8 +22,8 @@ from data_prep.checks import BOX_COLUMNS, COLUMNS, VERSION, check_counts, check_
 from data_prep.errors import DataError
 from resnet_tutorial.files import PART, write_safely, write_text
 
-__all__ = ["COLUMNS", "OWN_NAMES", "VERSION", "accept_manifest", "earlier", "is_intact", "leftovers", "partial_folder",
-           "read_info", "read_manifest", "swap_in", "write_csv", "write_json"]
+__all__ = ["COLUMNS", "OWN_NAMES", "VERSION", "accept_manifest", "earlier", "leftovers", "partial_folder", "read_info",
+           "read_manifest", "swap_in", "write_csv", "write_json"]
 OWN_NAMES = {"manifest.csv", "skipped.csv", "dataset.json", "scan.csv", "counts.png", "images", "masks", "evidence",
              "unpacked", "train", "val", "test"}
 
@@ -112,17 +112,6 @@ def accept_manifest(folder: str | os.PathLike) -> None:
         raise DataError(complaint(folder, faults))
     counted = {"counts": count_rows(table, info), "images": len(table), "groups": int(table.group.nunique())}
     write_json(info | counted, folder / "dataset.json")
-
-
-def is_intact(folder: Path, force: bool) -> bool:
-    "Whether the manifest can be believed; where it cannot, an error, or False with `force`, which makes it again."
-    try:
-        read_manifest(folder)
-    except DataError:
-        if force:
-            return False
-        raise
-    return True
 
 # %% ../nbs/01_dataset_making.ipynb #4d94408c
 def write_csv(table: pd.DataFrame, path: Path) -> None:

@@ -19,7 +19,7 @@ from data_prep.errors import DataError
 from data_prep.images import scan, stamp
 from data_prep.layouts import describe, lay_out
 from data_prep.manifest import (
-    COLUMNS, VERSION, earlier, is_intact, leftovers, partial_folder, read_info, swap_in, write_csv, write_json,
+    COLUMNS, VERSION, earlier, leftovers, partial_folder, read_info, read_manifest, swap_in, write_csv, write_json,
 )
 from data_prep.packed import list_drawn
 from data_prep.sources import Source, download_source, find_source, source_of
@@ -188,7 +188,10 @@ def same_as_before(arguments: dict, print_: str, before: dict | None, out: Path,
     if other and not force:
         change = "; ".join(f"{k}: {before['arguments'].get(k)} there, {arguments[k]} now" for k in sorted(other))
         raise DataError(f"{out} was made with other arguments ({change}).\n  Choose another --out, or --force to make it again.")
-    return not other and before["fingerprint"] == print_ and is_intact(out, force)
+    if force or other or before["fingerprint"] != print_:
+        return False
+    read_manifest(out)  # DataError if it was damaged or changed
+    return True
 
 # %% ../nbs/01_dataset_making.ipynb #98fe0034
 def build(arguments: dict, source: Path | None, work: Path, out: Path, workers: int) -> dict:
