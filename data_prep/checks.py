@@ -19,7 +19,7 @@ BOX_COLUMNS = ["box_x0", "box_y0", "box_x1", "box_y1"]  # pixels, half-open
 SPLITS = ("train", "val", "test")
 VERSION = 1  # of the files' format
 SHOWN = 3    # faulty lines told for each column and kind of fault
-CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"  # tabs and line breaks may occur in the name of a file
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # tabs and line breaks may occur in the name of a file
 NUMBER = re.compile(r"-?\d+(\.\d*)?(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -28,6 +28,11 @@ def short(value) -> str:
     "A value as it stands in a message: quoted, and cut where it is long."
     text = repr(value)
     return text if len(text) <= 120 else f"{text[:100]}... ({len(text):,} characters)"
+
+
+def where(values: pd.Series, test: Callable[[str], bool]) -> pd.Series:
+    "The rows whose value passes a test."
+    return pd.Series([bool(test(value)) for value in values], values.index, dtype=bool)
 
 
 def tell(
@@ -54,10 +59,10 @@ def parse(content: bytes) -> tuple[pd.DataFrame, list[str]]:
     if text and not text.endswith("\n"):
         faults.append(f"line {text.count(chr(10)) + 1}: the last line does not end with a line break; expected a whole file")
     header, rows, lines, broken = read_rows(text)
-    if twice := sorted({name for name in header if header.count(name) > 1}):
-        return pd.DataFrame(), [*faults, f"line 1: it names the columns {twice} more than once"]
-    table = pd.DataFrame(rows, columns=header, index=lines, dtype=str)
-    return table, faults + check_columns(table) + broken
+    faults += check_columns(header) + broken
+    if len(set(header)) < len(header):
+        return pd.DataFrame(), faults
+    return pd.DataFrame(rows, columns=header, index=lines, dtype=str), faults
 
 # %% ../nbs/01_dataset_making.ipynb #6742d936
 def read_rows(text: str) -> tuple[list[str], list[list[str]], list[int], list[str]]:
@@ -80,14 +85,14 @@ def read_rows(text: str) -> tuple[list[str], list[list[str]], list[int], list[st
     return header, rows, lines, faults[:SHOWN] + [f"... and {more:,} more rows with missing or further fields"] * (more > 0)
 
 # %% ../nbs/01_dataset_making.ipynb #497d10bb
-def check_columns(table: pd.DataFrame) -> list[str]:
-    "Columns that are missing."
-    has = list(table.columns)
-    missing = [column for column in COLUMNS if column not in has]
-    if missing:
-        return [f"line 1: it lacks the columns {missing}; it has {short(has)}"]
-    boxes = [column for column in BOX_COLUMNS if column in has]
-    return [f"line 1: of a box it has only {boxes}; expected all of {BOX_COLUMNS}"] if len(boxes) in (1, 2, 3) else []
+def check_columns(header: list[str]) -> list[str]:
+    "Columns that are missing or stand there twice."
+    missing = [column for column in COLUMNS if column not in header]
+    faults = [f"line 1: it lacks the columns {missing}; it has {short(header)}"] if missing else []
+    if twice := sorted({name for name in header if header.count(name) > 1}):
+        faults.append(f"line 1: it names the columns {twice} more than once")
+    boxes = [column for column in BOX_COLUMNS if column in header]
+    return faults + [f"line 1: of a box it has only {boxes}; expected all of {BOX_COLUMNS}"] * (len(boxes) in (1, 2, 3))
 
 
 def check_labels(table: pd.DataFrame, info: dict) -> list[str]:
@@ -114,10 +119,10 @@ def check_paths(table: pd.DataFrame) -> list[str]:
     first = pd.Series(table.index, table.index).groupby(plain).transform("first")
     twice = plain.duplicated() & (path != "")
     faults = tell(path[path.str.strip() == ""], "the path of an image file")
-    faults += tell(path[path.map(outside)], "a path below the `root` of dataset.json")
+    faults += tell(path[where(path, outside)], "a path below the `root` of dataset.json")
     faults += tell(path[twice], "each path once; it stands in line " + first[twice].astype(str) + " too")
     for column in [c for c in table if c.startswith(("mask", "evidence"))]:  # absolute ones lie in another root
-        climbs = table[column].map(lambda p: ".." in p and ".." in PurePath(p).parts)
+        climbs = where(table[column], lambda p: ".." in p and ".." in PurePath(p).parts)
         faults += tell(table[column][climbs], "a path without ..")
     return faults
 
@@ -134,9 +139,9 @@ def check_splits(table: pd.DataFrame) -> list[str]:
 
 def check_text(table: pd.DataFrame) -> list[str]:
     "Checksums of another form, and control characters."
-    faults = tell(table.sha256[~table.sha256.map(lambda s: bool(SHA256.fullmatch(s)))], "64 digits 0-9 and a-f")
+    faults = tell(table.sha256[~where(table.sha256, SHA256.fullmatch)], "64 digits 0-9 and a-f")
     for column in ("path", "class_name", "group"):
-        faults += tell(table[column][table[column].str.contains(CONTROL, regex=True)], "text without control characters")
+        faults += tell(table[column][where(table[column], CONTROL.search)], "text without control characters")
     return faults
 
 # %% ../nbs/01_dataset_making.ipynb #843317e8
@@ -151,7 +156,7 @@ def check_boxes(table: pd.DataFrame) -> list[str]:
         return []
     faults, good = [], pd.Series(True, table.index)
     for column in BOX_COLUMNS:
-        fits = table[column].map(lambda s: not s or bool(NUMBER.fullmatch(s)) and np.isfinite(float(s)))
+        fits = where(table[column], lambda s: not s or NUMBER.fullmatch(s) and np.isfinite(float(s)))
         faults += tell(table[column][~fits], "a finite number, or nothing where no box is known")
         good &= fits
     known = (table[BOX_COLUMNS] != "").sum(axis=1)

@@ -233,6 +233,296 @@ def test_after_a_kill_the_old_folder_goes_back_in_place_and_half_made_ones_go():
             assert (out / "manifest.csv").exists() and len(list(Path(folder).glob(".pets.data_prep*"))) == 1 and work.is_dir()
         assert sorted(p.name for p in Path(folder).iterdir()) == [".pets.lock", "pets", "pets.old"]
 
+# %% ../nbs/01_dataset_making.ipynb #f4c27048
+import csv
+import json
+
+BOX = dict(zip(("box_x0", "box_y0", "box_x1", "box_y1"), (1.5, 2.0, 8.25, 9.0), strict=True))
+
+
+def described(folder, **other):
+    "A folder with the description of twelve images, two a group: lines 2-9 train, 10-11 val, 12-13 test."
+    from data_prep.manifest import accept_manifest, write_csv, write_json
+
+    rows = [{"path": f"images/{i:02}.png", "label": i % 2, "class_name": ("cat", "dog")[i % 2],
+             "split": "train" if i < 8 else "val" if i < 10 else "test", "group": f"pair {i // 2}",
+             "sha256": hashlib.sha256(bytes([i])).hexdigest()} | (BOX if i % 3 else dict.fromkeys(BOX, np.nan))
+            | {"mask": f"masks/{i:02}.png", "evidence": f"evidence/{i:02}.png"} for i in range(12)]
+    folder = Path(folder)
+    folder.mkdir(exist_ok=True)
+    write_csv(pd.DataFrame(rows), folder / "manifest.csv")
+    write_json({"name": "mine", "class_names": ["cat", "dog"], "root": ".", "version": 1}, folder / "dataset.json")
+    accept_manifest(folder)
+    made = {"made_by": "data_prep", "arguments": {"seed": 0}, "fingerprint": "none"} | other
+    write_json(json.loads((folder / "dataset.json").read_text()) | made, folder / "dataset.json")
+    return folder
+
+# %% ../nbs/01_dataset_making.ipynb #75ca8471
+def complaint(read, *arguments):
+    "The message of the DataError that reading raises; empty where it raises none."
+    try:
+        read(*arguments)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def as_0_1(folder):
+    "The folder as version 0.1 would have written it."
+    file = Path(folder) / "dataset.json"
+    info = json.loads(file.read_text())
+    del info["manifest_sha256"]
+    file.write_text(json.dumps(info))
+
+
+def cell(content, line, column, value):
+    "The manifest's bytes with another value in one cell."
+    rows = list(csv.reader(io.StringIO(content.decode(), newline="")))
+    rows[line - 1][rows[0].index(column)] = value
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+# %% ../nbs/01_dataset_making.ipynb #572b47d5
+CELLS = {  # fault in line 5 (images/03.png, dog, pair 1, no box): column, value, message
+    "half a label": ("label", "0.5", "line 5, column label: '0.5'; expected the number of a class, 0 to 1"),
+    "no label": ("label", "", "line 5, column label: ''; expected"), "a word as label": ("label", "cat", "label: 'cat'; expected"),
+    "label out of range": ("label", "7", "label: '7'; expected the number"), "negative label": ("label", "-1", "label: '-1'; expected"),
+    "padded label": ("label", "01", "label: '01'"), "label with a point": ("label", "1.0", "label: '1.0'"),
+    "label with a blank": ("label", " 1", "label: ' 1'"), "label as exponent": ("label", "1e0", "label: '1e0'"),
+    "Arabic-Indic digit": ("label", "\u0661", "label: '\u0661'"), "true": ("label", "True", "label: 'True'"),
+    "label of another class": ("label", "0", "line 5, column class_name: 'dog'; expected 'cat', the class of label 0"),
+    "name of another class": ("class_name", "cat", "line 5, column class_name: 'cat'; expected 'dog', the class of label 1"),
+    "unknown class": ("class_name", "bird", "class_name: 'bird'; expected 'dog'"), "capital": ("class_name", "Dog", "'Dog'; expected 'dog'"),
+    "no class": ("class_name", "", "class_name: ''; expected 'dog'"),
+    "no path": ("path", "", "line 5, column path: ''; expected the path of an image file"), "blank path": ("path", "  ", "path: '  '; expected"),
+    "absolute path": ("path", "/etc/03.png", "path: '/etc/03.png'; expected a path below the `root`"),
+    "climbing path": ("path", "images/../../03.png", "column path: .* below the `root`"), "parent": ("path", "..", "column path: '..'; expected"),
+    "path twice": ("path", "images/02.png", "line 5, column path: 'images/02.png'; expected each path once; it stands in line 4 too"),
+    "path twice, spelled otherwise": ("path", "images/./02.png", "it stands in line 4 too"),
+    "bell in a path": ("path", "images/0\x073.png", r"column path: 'images/0\\x073.png'; expected text without control"),
+    "NUL": ("path", "images/0\x003.png", "line 5: a NUL byte; expected text"),
+}
+
+# %% ../nbs/01_dataset_making.ipynb #4c73753d
+CELLS |= {
+    "unknown split": ("split", "valid", "line 5, column split: 'valid'; expected one of train, val, test"),
+    "no split": ("split", "", "split: ''; expected one of"), "capital split": ("split", "Train", "split: 'Train'; expected one of"),
+    "divided group": ("group", "pair 4", "line 10, column group: 'pair 4'; expected a group that lies in one split; line 5 has it in train"),
+    "moved to another split": ("split", "test", "line 5, column group: 'pair 1'; expected a group that lies in one split; line 4 has it"),
+    "control character in a group": ("group", "pair\x1b1", "column group: .* without control characters"),
+    "short checksum": ("sha256", "12ab", "line 5, column sha256: '12ab'; expected 64 digits"), "no checksum": ("sha256", "", "sha256: ''; expected"),
+    "checksum in capitals": ("sha256", "AB" * 32, "column sha256: .*; expected 64"), "no hex": ("sha256", "xy" * 32, "sha256: .*; expected 64"),
+    "word in a box": ("box_x0", "left", "line 5, column box_x0: 'left'; expected a finite number"),
+    "infinite box": ("box_x1", "inf", "box_x1: 'inf'; expected a finite"), "huge box": ("box_x1", "1e999", "box_x1: '1e999'; expected a finite"),
+    "NaN in a box": ("box_y0", "nan", "box_y0: 'nan'; expected a finite number, or nothing"),
+    "two points": ("box_y0", "1.2.3", "box_y0: '1.2.3'; expected a finite"), "underscore": ("box_y0", "1_0", "box_y0: '1_0'; expected"),
+    "one number of four": ("box_y1", "4", "line 5, column box_x0: ''; expected a number, because the box has other numbers"),
+    "mask that climbs": ("mask", "../03.png", "line 5, column mask: '../03.png'; expected a path without .."),
+    "evidence that climbs": ("evidence", "evidence/../../x", "column evidence: .* expected a path without .."),
+}
+BOXES = {  # faults in line 3, which has a box
+    "no extent": ("box_x1", "1.5", "line 3, column box_x1: 1.5; expected more than box_x0 = 1.5"),
+    "upside down": ("box_y1", "1", "line 3, column box_y1: 1.0; expected more than box_y0 = 2.0"),
+    "three numbers of four": ("box_y1", "", "line 3, column box_y1: ''; expected a number"),
+}
+
+# %% ../nbs/01_dataset_making.ipynb #e7c6e074
+def without(column):
+    "An edit that takes a column away."
+    return lambda b: pd.read_csv(io.BytesIO(b), dtype=str, keep_default_na=False).drop(columns=column).to_csv(index=False).encode()
+
+
+FILES = {  # what happens to the bytes of the whole file, and the message
+    "empty": (lambda b: b"", r"line 1: it lacks the columns \['path', 'label'.*it has \[\]"),
+    "header only": (lambda b: b[:b.index(b"\n") + 1], r"0 rows; expected 12 .`images` in dataset.json."),
+    "no header": (lambda b: b[b.index(b"\n") + 1:], "line 1: it lacks the columns"),
+    "cut in a row": (lambda b: b[:len(b) // 2], r"line 7: .* fields; expected 12(?s:.)*5 rows; expected 12"),
+    "cut in the last row": (lambda b: b[:-3], "line 13: the last line does not end with a line break"),
+    "cut after a row": (lambda b: b[:b.rindex(b"images/11")], "11 rows; expected 12(?s:.)*0 rows of class 'dog' in test; expected 1"),
+    "a row taken out": (lambda b: re.sub(rb"images/05[^\n]*\n", b"", b), "11 rows; expected 12(?s:.)*3 rows of class 'dog' in train; expected 4"),
+    "a row twice": (lambda b: b + b[b.rindex(b"images/11"):], "line 14, column path: .* line 13 too(?s:.)*13 rows; expected 12"),
+    "a field too many": (lambda b: b.replace(b"pair 1,", b"pair 1,,", 1), "line 4: 13 fields; expected 12"),
+    "a field too few": (lambda b: b.replace(b"pair 1,", b"pair 1", 1), "line 4: 11 fields; expected 12"),
+    "an empty line": (lambda b: b.replace(b"\nimages/03", b"\n\nimages/03"), "line 5: 0 fields; expected 12"),
+    "semicolons": (lambda b: b.replace(b",", b";"), "line 1: it lacks the columns"),
+    "a quote too many": (lambda b: b.replace(b"images/03", b'"images/03'), "line 5: no valid CSV"),
+    "a quote in a field": (lambda b: b.replace(b"images/03.png", b'"ima"ges/03.png'), "line 5: no valid CSV"),
+}
+
+# %% ../nbs/01_dataset_making.ipynb #016406af
+FILES |= {
+    "no group column": (without("group"), r"it lacks the columns \['group'\]; it has \['path', 'label'"),
+    "half of the box columns": (without(["box_x1", "box_y1"]), r"of a box it has only \['box_x0', 'box_y0'\]"),
+    "a column twice": (lambda b: b.replace(b"evidence\n", b"mask\n", 1), r"names the columns \['mask'\] more than once"),
+    "header in capitals": (lambda b: b.replace(b"path,label", b"Path,Label", 1), r"it lacks the columns \['path', 'label'\]"),
+    "Latin-1": (lambda b: b.replace(b"pair 1", b"p\xe4r 1", 1), "line 4: the byte 0xe4; expected UTF-8"),
+    "UTF-16": (lambda b: b.decode().encode("utf-16"), "line 1: the byte 0xff; expected UTF-8"),
+    "zeros": (lambda b: bytes(len(b)), "line 1: a NUL byte"),
+    "zeros at the end": (lambda b: b[:-40] + bytes(40), "line 13: a NUL byte"),
+    "a picture": (lambda b: JPEG, "line 1: the byte 0xff; expected UTF-8"),
+    "a page of HTML": (lambda b: b"<html>\n404\n</html>\n", r"line 1: it lacks the columns"),
+    "another manifest": (lambda b: b.replace(b"cat", b"hen").replace(b"dog", b"cock"), "'hen'; expected 'cat'"),
+    "everything wrong": (lambda b: re.sub(rb",[01],(cat|dog)", rb",x,\1", b), r"line 4, column label: 'x'; .*\n  ... and 9 more like it"),
+}
+
+# %% ../nbs/01_dataset_making.ipynb #68ab7101
+def test_every_fault_of_a_manifest_is_told_with_its_line_its_column_and_its_value():
+    faults = {name: lambda b, f=fault: cell(b, 5, *f[:2]) for name, fault in CELLS.items()}
+    faults |= {name: lambda b, f=fault: cell(b, 3, *f[:2]) for name, fault in BOXES.items()}
+    faults |= {name: edit for name, (edit, _) in FILES.items()}
+    phrases = {name: values[-1] for name, values in (CELLS | BOXES | FILES).items()}
+    assert len(faults) == len(phrases) > 70
+    with tempfile.TemporaryDirectory() as folder:
+        file = described(folder) / "manifest.csv"
+        whole, now = file.read_bytes(), (Path(folder) / "dataset.json").read_bytes()
+        assert len(read_manifest(folder)) == 12
+        for name, edit in faults.items():
+            file.write_bytes(edit(whole))
+            message = complaint(read_manifest, folder)
+            assert str(file) in message and "changed after it was prepared" in message, name
+            assert re.search(phrases[name], message), (name, message)
+            as_0_1(folder)
+            old = complaint(read_manifest, folder)
+            assert re.search(phrases[name], old) and "after it was prepared:" not in old, (name, old)
+            (Path(folder) / "dataset.json").write_bytes(now)
+
+# %% ../nbs/01_dataset_making.ipynb #db0d646d
+def test_all_faults_of_a_manifest_are_told_at_once():
+    with tempfile.TemporaryDirectory() as folder:
+        file = described(folder) / "manifest.csv"
+        for line, column, value in ((3, "label", "0.5"), (4, "split", "dev"), (6, "sha256", "?"), (8, "path", "/a.png"), (9, "box_x0", "?")):
+            file.write_bytes(cell(file.read_bytes(), line, column, value))
+        message = complaint(read_manifest, folder)
+        assert all(f"line {n}, column {c}" in message for n, c in ((3, "label"), (4, "split"), (6, "sha256"), (8, "path"), (9, "box_x0")))
+        assert "accept_manifest" in message and "--force" in message
+
+# %% ../nbs/01_dataset_making.ipynb #545af935
+def test_an_edit_that_contradicts_nothing_is_noticed_by_the_checksum_and_can_be_accepted():
+    from data_prep.manifest import accept_manifest
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = described(folder) / "manifest.csv"
+        file.write_bytes(cell(cell(file.read_bytes(), 5, "label", "0"), 5, "class_name", "cat"))
+        message = complaint(read_manifest, folder)
+        assert "changed after it was prepared: its sha256 is" in message and "3 rows of class 'dog' in train; expected 4" in message
+        command = message.splitlines()[-1].strip().replace("python", sys.executable, 1)
+        subprocess.run(command, shell=True, check=True)
+        assert read_manifest(folder).class_name[3] == "cat" and read_info(folder)["counts"]["train"] == {"cat": 5, "dog": 3}
+        swapped = re.sub(rb"pair 0|pair 1", lambda m: b"pair 1" if m[0] == b"pair 0" else b"pair 0", file.read_bytes())
+        file.write_bytes(swapped)  # every rule is kept, every count is the same
+        assert complaint(read_manifest, folder).splitlines()[1].startswith("  the file was changed after it was prepared")
+        file.write_bytes(cell(swapped, 5, "label", "x"))
+        assert "line 5, column label: 'x'" in complaint(accept_manifest, folder)
+
+# %% ../nbs/01_dataset_making.ipynb #eba34d97
+@pytest.mark.slow
+def test_a_manifest_that_is_cut_anywhere_is_refused_with_or_without_its_checksum():
+    with tempfile.TemporaryDirectory() as folder:
+        file = described(folder) / "manifest.csv"
+        whole = file.read_bytes()
+
+        @settings(max_examples=300, deadline=None, derandomize=True, database=None)
+        @given(st.integers(0, len(whole) - 1))
+        def holds(length):
+            file.write_bytes(whole[:length])
+            assert "cannot be used" in complaint(read_manifest, folder)
+
+        holds()
+        as_0_1(folder)
+        holds()
+
+# %% ../nbs/01_dataset_making.ipynb #b348a272
+def test_whatever_happens_to_the_bytes_of_a_manifest_is_told_in_words():
+    with tempfile.TemporaryDirectory() as folder:
+        file = described(folder) / "manifest.csv"
+        whole = file.read_bytes()
+
+        @settings(max_examples=300, deadline=None, derandomize=True, database=None)
+        @given(st.integers(0, len(whole)), st.integers(0, 5), st.binary(max_size=5))
+        def holds(start, length, other):
+            changed = whole[:start] + other + whole[start + length:]
+            file.write_bytes(changed)
+            assert bool(complaint(read_manifest, folder)) == (changed != whole)  # an exception of another kind would pass through
+
+        holds()
+        as_0_1(folder)
+        file.write_bytes(whole.replace(b"\n", b"\r\n"))  # an editor's line ends
+        assert read_manifest(folder).path[11] == "images/11.png"
+
+# %% ../nbs/01_dataset_making.ipynb #837a9fc4
+INFOS = {  # what becomes of dataset.json: new keys (None: taken out), message
+    "no name": ({"name": None}, "it lacks the key 'name'"), "no classes": ({"class_names": None}, "it lacks the key 'class_names'"),
+    "classes as text": ({"class_names": "cat dog"}, "key class_names: 'cat dog'; expected a list of different names"),
+    "a class twice": ({"class_names": ["cat", "cat"]}, r"key class_names: \['cat', 'cat'\]; expected a list of different"),
+    "classes as numbers": ({"class_names": [0, 1]}, r"key class_names: \[0, 1\]; expected"), "no class": ({"class_names": []}, "key class_names"),
+    "a class without a name": ({"class_names": ["cat", ""]}, "key class_names"), "classes as object": ({"class_names": {"cat": 0}}, "class_names"),
+    "a class more": ({"class_names": ["cat", "dog", "hen"]}, r"key counts: in train the classes \['cat', 'dog'\]; expected .*hen"),
+    "a class renamed": ({"class_names": ["cat", "wolf"]}, "key counts: in train the classes .*expected .*'wolf'"),
+    "classes in another order": ({"class_names": ["dog", "cat"]}, "line 2, column class_name: 'cat'; expected 'dog', the class of label 0"),
+    "name as number": ({"name": 7}, "key name: 7; expected text"), "no root": ({"root": None}, "it lacks the key 'root'"),
+    "root as list": ({"root": ["."]}, r"key root: \['.'\]; expected"), "no counts": ({"counts": None}, "it lacks the key 'counts'"),
+    "counts as list": ({"counts": [1]}, r"key counts: \[1\]; expected"), "negative": ({"counts": {"train": {"cat": -1}}}, "key counts"),
+    "counts of another split": ({"counts": {"dev": {"cat": 1, "dog": 1}}}, "key counts: .*; expected"),
+    "half a count": ({"counts": {"train": {"cat": 4.5, "dog": 4}}}, "key counts"), "images as text": ({"images": "12"}, "key images: '12'"),
+    "other counts": ({"counts": {"train": {"cat": 9, "dog": 4}}}, "4 rows of class 'cat' in train; expected 9"),
+    "other number": ({"images": 13}, "12 rows; expected 13"), "other groups": ({"groups": 5}, "6 groups; expected 5"),
+    "later version": ({"version": 2}, "key version: 2; expected a whole number up to 1; a later version wrote it"),
+    "arguments as text": ({"arguments": "none"}, "key arguments"), "no fingerprint": ({"fingerprint": None}, "it lacks the key 'fingerprint'"),
+    "short checksum": ({"manifest_sha256": "12"}, "key manifest_sha256"), "both as text": ({"both": "yes"}, "key both: 'yes'; expected true or false"),
+    "another checksum": ({"manifest_sha256": "0" * 64}, "changed after it was prepared: its sha256 is .*expected 000000000000"),
+}
+TEXTS = {"": "is damaged", "{": "is damaged", "[]": r"it holds \[\]; expected an object", "null": "it holds None", "7": "it holds 7",
+         "\ufeff{}": "is damaged", "[" * 9999: "is damaged", '{"name": "mine"}': "it lacks the key 'class_names'", "not JSON": "is damaged"}
+
+# %% ../nbs/01_dataset_making.ipynb #a6548821
+def test_a_damaged_dataset_description_is_refused_with_the_key_and_its_value():
+    with tempfile.TemporaryDirectory() as folder:
+        file = described(folder) / "dataset.json"
+        whole = file.read_bytes()
+        for name, (keys, phrase) in INFOS.items():
+            info = {k: v for k, v in (json.loads(whole) | keys).items() if v is not None}
+            file.write_text(json.dumps(info))
+            assert re.search(phrase, complaint(read_manifest, folder)), (name, complaint(read_manifest, folder))
+        for text, phrase in TEXTS.items():
+            file.write_text(text, encoding="utf-8")
+            assert re.search(phrase, complaint(read_info, folder)) and re.search(phrase, complaint(read_manifest, folder)), text[:20]
+        for length in range(len(whole) - 2):
+            file.write_bytes(whole[:length])
+            assert "dataset.json is damaged" in complaint(read_info, folder), length
+        for content in (b"\xff\xfe", whole.replace(b"mine", b"m\xefne")):
+            file.write_bytes(content)
+            assert "is damaged" in complaint(read_info, folder)
+        file.unlink()
+        assert "holds no dataset.json" in complaint(read_manifest, folder)
+        file.mkdir()
+        assert "dataset.json cannot be read" in complaint(read_manifest, folder)
+
+# %% ../nbs/01_dataset_making.ipynb #ecf2d433
+def test_class_names_that_look_like_numbers_or_nothing_stay_text():
+    from data_prep.manifest import accept_manifest, write_csv, write_json
+
+    names = ["0", "1", "007", "NA", "null", "true", "1e3", "nan", "None", "-1", "1.0", " x", 'a "b", c', "été 猫"]
+    rows = [{"path": f"{i}.png", "label": i, "class_name": name, "split": "train", "group": name, "sha256": f"{i:064}"} for i, name in enumerate(names)]
+    with tempfile.TemporaryDirectory() as folder:
+        write_csv(pd.DataFrame(rows), Path(folder) / "manifest.csv")
+        write_json({"name": "mine", "class_names": names}, Path(folder) / "dataset.json")
+        accept_manifest(folder)
+        table = read_manifest(folder)
+        assert table.class_name.tolist() == table.group.tolist() == names and read_info(folder)["counts"]["train"] == dict.fromkeys(names, 1)
+        assert table.label.tolist() == list(range(14)) and table.label.dtype == "int64" and table.sha256[3] == f"{3:064}"
+
+# %% ../nbs/01_dataset_making.ipynb #042c40a9
+def test_a_file_name_with_any_line_break_in_it_comes_back_from_the_manifest():
+    from data_prep.manifest import write_csv, write_json
+
+    rows = [{"path": path, "label": 0, "class_name": "cat", "split": "train", "group": path, "sha256": "0" * 64}
+            for path in ("a\nb.png", "a\rb.png", "a\r\nb.png", "a\tb.png", '"', " a", "a,b")]
+    with tempfile.TemporaryDirectory() as folder:
+        write_csv(pd.DataFrame(rows), Path(folder) / "manifest.csv")
+        write_json({"name": "mine", "class_names": ["cat"]}, Path(folder) / "dataset.json")
+        assert read_manifest(folder).path.tolist() == [row["path"] for row in rows]
+
 # %% ../nbs/01_dataset_making.ipynb #2d44b38e
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -575,6 +865,20 @@ def test_a_touched_source_is_looked_at_again_and_a_changed_one_needs_force():
             prepare("class_folders", out, source)
         assert (out / "manifest.csv").read_bytes() == manifest
         assert len(read_manifest(prepare("class_folders", out, source, force=True))) == 21
+
+# %% ../nbs/01_dataset_making.ipynb #5fe0a001
+def test_a_damaged_folder_is_not_taken_for_done_and_force_makes_it_again():
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = photos(f"{folder}/source", each=10), Path(folder) / "out"
+        good = (prepare("class_folders", out, source) / "manifest.csv").read_bytes()
+        for damage in (good[:-5], good.replace(b"train", b"test"), b"", None):
+            (out / "manifest.csv").write_bytes(damage) if damage is not None else (out / "manifest.csv").unlink()
+            with pytest.raises(DataError, match="manifest.csv.*(?s:.)*--force"):
+                prepare("class_folders", out, source)
+            prepare("class_folders", out, source, force=True)
+            assert (out / "manifest.csv").read_bytes() == good and len(read_manifest(out)) == 20
+        (out / f".dataset.json.{'host'}.1.0123abcd.part").touch()  # of a writer that was killed
+        assert prepare("class_folders", out, source) == out.resolve()
 
 # %% ../nbs/01_dataset_making.ipynb #a92bc2ee
 def test_copies_and_links_show_the_same_split_in_folders():
