@@ -41,15 +41,20 @@ def load_json(folder: Path) -> object:
         raise DataError(f"{file} cannot be read ({error.strerror})") from None
 
 
+def checked(info: object, folder: Path) -> dict:
+    "The content of dataset.json, if nothing is wrong with it."
+    if faults := check_info(info):
+        raise DataError(f"{folder / 'dataset.json'} cannot be used:\n  " + "\n  ".join(faults)
+                        + "\nIt was damaged or changed: put it right, or remove the folder and prepare it again.")
+    return info
+
+# %% ../nbs/01_dataset_making.ipynb #648db2db
 def read_info(folder: str | os.PathLike) -> dict:
     """dataset.json of a prepared folder; `root` is made absolute.
 
     Raises DataError that names every key that is missing or of the wrong kind."""
     folder = Path(folder).absolute()
-    info = load_json(folder)
-    if faults := check_info(info):
-        raise DataError(f"{folder / 'dataset.json'} cannot be used:\n  " + "\n  ".join(faults)
-                        + "\nIt was damaged or changed: put it right, or remove the folder and prepare it again.")
+    info = checked(load_json(folder), folder)
     return info | {"root": str((folder / info.get("root", ".")).resolve())}
 
 # %% ../nbs/01_dataset_making.ipynb #78dba2a6
@@ -64,7 +69,7 @@ def manifest_bytes(folder: Path) -> bytes:
     except OSError as error:
         raise DataError(f"{file} cannot be read ({error.strerror})") from None
 
-
+# %% ../nbs/01_dataset_making.ipynb #7ff61934
 def read_manifest(folder: str | os.PathLike) -> pd.DataFrame:
     """manifest.csv of a prepared folder, checked; text stays text (a class may be called NA, a group 007).
 
@@ -98,14 +103,14 @@ def typed(table: pd.DataFrame) -> pd.DataFrame:
     boxes = [column for column in BOX_COLUMNS if column in table]
     return table.assign(**{column: table[column].map(to_number).astype("float64") for column in boxes})
 
-
+# %% ../nbs/01_dataset_making.ipynb #207a8486
 def accept_manifest(folder: str | os.PathLike) -> None:
     "Write counts and checksum of a manifest that was edited or made by hand into dataset.json; DataError if it has faults."
     folder = Path(folder)
-    content = manifest_bytes(folder)
-    read_info(folder)
+    content, info = manifest_bytes(folder), load_json(folder)
+    anew = {"counts": {}, "images": 0, "groups": 0, "manifest_sha256": "0" * 64}  # what was there does not matter
+    info = checked(info | anew if isinstance(info, dict) else info, folder)
     table, faults = parse(content)
-    info = load_json(folder)
     if not set(COLUMNS) - set(table):
         faults += check_rows(table, info)
     if faults:

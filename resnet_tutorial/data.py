@@ -69,7 +69,7 @@ def read_file(path: Path) -> bytes:
     except OSError as error:
         raise DataError(f"{path}: it cannot be read ({error.strerror})") from None
 
-
+# %% ../nbs/02_data_loading.ipynb #ec7b9a6d
 def read_prepared(
     row: Listed,
     pixels: bool = False,  # the manifest may have the checksum of the pixels instead
@@ -150,7 +150,7 @@ def write_stack(
             checksum.update(block)
         file.write(checksum.digest())
 
-
+# %% ../nbs/02_data_loading.ipynb #6c19031f
 def is_sound(file: Path) -> bool:
     "Whether a file that `write_stack` made is as it was written, and under the name that it was written for."
     checksum, rest = hashlib.sha256(file.name.encode()), file.stat().st_size - hashlib.sha256().digest_size

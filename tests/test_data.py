@@ -118,7 +118,7 @@ def flipped(content, place=-100):
     content[place] ^= 1
     return bytes(content)
 
-
+# %% ../nbs/02_data_loading.ipynb #485a48a1
 DAMAGE = {  # what happens to an image file, what is said
     "replaced": (lambda f: Image.new("RGB", (48, 48)).save(f), r"its content has changed .*sha256 [0-9a-f]{12}... now, [0-9a-f]{12}... in the"),
     "cut off": (lambda f: f.write_bytes(f.read_bytes()[:200]), "its content has changed .200 bytes"),

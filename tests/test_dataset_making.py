@@ -414,6 +414,12 @@ def test_an_edit_that_contradicts_nothing_is_noticed_by_the_checksum_and_can_be_
         assert complaint(read_manifest, folder).splitlines()[1].startswith("  the file was changed after it was prepared")
         file.write_bytes(cell(swapped, 5, "label", "x"))
         assert "line 5, column label: 'x'" in complaint(accept_manifest, folder)
+        file.write_bytes(swapped.replace(b"dog", b"wolf"))  # a class gets another name, in both files
+        about = Path(folder) / "dataset.json"
+        about.write_text(about.read_text().replace('"dog"\n', '"wolf"\n'))
+        assert "cannot be used" in complaint(read_manifest, folder)
+        accept_manifest(folder)
+        assert read_manifest(folder).class_name[1] == "wolf" and read_info(folder)["counts"]["train"] == {"cat": 5, "wolf": 3}
 
 # %% ../nbs/01_dataset_making.ipynb #eba34d97
 @pytest.mark.slow
