@@ -91,7 +91,7 @@ def read_manifest(folder: str | os.PathLike) -> pd.DataFrame:
 # %% ../nbs/01_dataset_making.ipynb #69025a74
 def complaint(folder: Path, faults: list[str]) -> str:
     "What is wrong with a manifest, and what to do about it."
-    command = "python -c " + quote(f"from data_prep.manifest import accept_manifest; accept_manifest({str(folder)!r})")
+    command = "python -c " + quote(f"from data_prep.manifest import accept_manifest; accept_manifest({json.dumps(str(folder), ensure_ascii=False)})")
     return (f"{folder / 'manifest.csv'} cannot be used:\n  " + "\n  ".join(faults)
             + f"\nBring back the file as it was, or prepare it again with python -m data_prep NAME --out {folder} --force."
             + f"\nIf you changed it on purpose: correct the lines named above, if any, then accept it with\n  {command}")

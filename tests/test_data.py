@@ -190,8 +190,8 @@ def test_images_that_were_compared_by_their_pixels_are_checked_by_their_pixels()
 # %% ../nbs/02_data_loading.ipynb #90aec900
 def test_a_mask_that_cannot_be_one_of_its_image_is_refused():
     damage = {
-        "deleted": (lambda f: f.unlink(), "there is no such file"), "emptied": (lambda f: f.write_bytes(b""), "no readable mask"),
-        "cut off": (lambda f: f.write_bytes(f.read_bytes()[:-30]), "no readable mask"), "text": (lambda f: f.write_bytes(b"mask"), "no readable mask"),
+        "deleted": (lambda f: f.unlink(), "there is no such file"), "emptied": (lambda f: f.write_bytes(b""), "no readable image"),
+        "cut off": (lambda f: f.write_bytes(f.read_bytes()[:-30]), "no readable image"), "text": (lambda f: f.write_bytes(b"mask"), "no readable image"),
         "of another image": (lambda f: Image.new("L", (48, 47)).save(f), r"it has \(48, 47\) pixels; expected \(48, 48\)"),
         "a photo": (lambda f: Image.linear_gradient("L").resize((48, 48)).save(f), "it holds the values .*; a mask has 0, 128 and 255 only"),
     }
