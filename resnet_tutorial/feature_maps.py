@@ -47,7 +47,7 @@ def _share(tensor):
     "The same memory, no gradient; tensors born in inference mode cannot be shared with autograd and are copied."
     return None if tensor is None else tensor.detach().clone() if tensor.is_inference() else tensor.detach()
 
-# %% ../nbs/07_feature_maps.ipynb #9d731186
+# %% ../nbs/07_feature_maps.ipynb #ac4b9c48
 _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type(...), range, slice, torch.Size, torch.dtype,
                     torch.device, torch.layout, torch.memory_format})
 _OUTSIDE = (type, types.ModuleType, types.CodeType, enum.Enum, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler,
@@ -63,18 +63,20 @@ class _Copier:
 
     def copy(self, value):
         kind = type(value)
-        if kind in _ATOMS or isinstance(value, _OUTSIDE) and kind not in weakref.ProxyTypes:
+        if kind in _ATOMS or kind is tuple and all(type(item) in _ATOMS for item in value):
             return value
         self.hits += isinstance(value, (nn.Module, torch.Tensor))
-        if id(value) not in self.made:
-            self.note(value, _copy_proxy(value, self) if kind in weakref.ProxyTypes else _copy(value, self))
-        return self.made[id(value)]
+        if id(value) in self.made:
+            return self.made[id(value)]
+        if kind in weakref.ProxyTypes:
+            return self.note(value, weakref.proxy(self.copy(value.__init__.__self__)))
+        return value if isinstance(value, _OUTSIDE) else self.note(value, _copy(value, self))
 
     def note(self, value, made):
         self.originals.append(value)  # alive as long as its id is in use here
         return self.made.setdefault(id(value), made)
 
-# %% ../nbs/07_feature_maps.ipynb #b8f5cf65
+# %% ../nbs/07_feature_maps.ipynb #baf4b3f1
 @singledispatch
 def _copy(value, copier):
     "An object of any class, by the protocol of the module `copy`; what refuses it (a lock, a stream) is shared."
@@ -97,12 +99,13 @@ def _copy(value, copier):
         made[copier.copy(key)] = copier.copy(entry)
     return made
 
-# %% ../nbs/07_feature_maps.ipynb #3ab5acd7
+# %% ../nbs/07_feature_maps.ipynb #20cdf860
 def _set_state(made, state):
     if hasattr(made, "__setstate__"):
         return made.__setstate__(state)
     attributes, slots = state if isinstance(state, tuple) and len(state) == 2 else (state, None)
-    vars(made).update(attributes or {})
+    if attributes:
+        vars(made).update(attributes)
     for name, value in (slots or {}).items():
         object.__setattr__(made, name, value)
 
@@ -125,7 +128,7 @@ def _copy_container(value, copier):
     made.update([(copier.copy(key), copier.copy(entry)) for key, entry in list(value.items())])
     return made
 
-# %% ../nbs/07_feature_maps.ipynb #69e52538
+# %% ../nbs/07_feature_maps.ipynb #4b7d5ee1
 @_copy.register(tuple)
 def _copy_tuple(value, copier):
     if type(value) is not tuple:
@@ -140,10 +143,6 @@ def _copy_reference(value, copier):
     return value if target is None else weakref.ref(copier.copy(target))
 
 
-def _copy_proxy(value, copier):
-    return weakref.proxy(copier.copy(value.__init__.__self__))
-
-
 @_copy.register(torch.Tensor)
 def _copy_tensor(value, copier):
     if nn.parameter.is_lazy(value):
@@ -156,7 +155,7 @@ def _copy_tensor(value, copier):
         vars(made).update(copier.copy(vars(value)))
     return made
 
-# %% ../nbs/07_feature_maps.ipynb #e643bf28
+# %% ../nbs/07_feature_maps.ipynb #1e4f3327
 @_copy.register(types.MethodType)
 def _copy_method(value, copier):
     return types.MethodType(copier.copy(value.__func__), copier.copy(value.__self__))
@@ -182,7 +181,7 @@ def _copy_cell(value, copier):
         made.cell_contents = copier.copy(value.cell_contents)
     return made
 
-# %% ../nbs/07_feature_maps.ipynb #7b7c2447
+# %% ../nbs/07_feature_maps.ipynb #0326e0b7
 @_copy.register(types.FunctionType)
 def _copy_function(value, copier):
     if hasattr(value, "_torchdynamo_orig_callable"):  # torch.compile
@@ -197,26 +196,40 @@ def _copy_function(value, copier):
     vars(made).update(copier.copy(vars(value)))
     return made
 
-# %% ../nbs/07_feature_maps.ipynb #01c7c1ac
+# %% ../nbs/07_feature_maps.ipynb #1c9988f3
+_OWN = frozenset(vars(nn.Module()))  # mostly empty dictionaries of hooks, a dozen in each module
+
+
+def _blank(cls):
+    "An instance without attributes; no __new__ or __init__ of the class runs."
+    try:
+        return object.__new__(cls)
+    except TypeError as error:  # a base class in C keeps state of its own
+        raise TypeError(f"{cls.__name__} cannot be copied: it is a module and something else ({error})") from error
+
+
 @_copy.register(nn.Module)
 def _copy_module(module, copier):
     if (plain := plain_model(module)) is not module:
         return copier.copy(plain)
-    other = copier.note(module, object.__new__(type(module)))
+    other = copier.note(module, _blank(type(module)))
     inside = vars(other)
     for name, value in list(vars(module).items()):  # other threads may add to it
         if type(value) is _Guarded and (value := value.own) is None:  # the twin of a twin
             continue
-        inside[name] = value if type(value) in _ATOMS else copier.copy(value)
+        if type(value) in _ATOMS:
+            inside[name] = value
+        else:
+            inside[name] = value.copy() if name in _OWN and not value else copier.copy(value)
     inside.update(training=False, _compiled_call_impl=None)
-    if getattr(module, "max_norm", None) is not None:  # an embedding that scales its weights whenever it runs
+    if inside.get("max_norm") is not None:  # an embedding that scales its weights whenever it runs
         inside["_parameters"] = {name: p if p is None else p.clone() for name, p in inside["_parameters"].items()}
     for cls in type(module).__mro__[:-1]:
         if not str(cls.__module__).startswith("torch."):
             _copy_class(cls, module, other, copier)
     return other
 
-# %% ../nbs/07_feature_maps.ipynb #9d2e495f
+# %% ../nbs/07_feature_maps.ipynb #2f7fbeb0
 def _copy_class(cls, module, other, copier):
     "Slots, and what the class holds for all its instances: containers, and whatever leads to a module or tensor."
     if "__slots__" in vars(cls):
@@ -235,7 +248,7 @@ def _copy_class(cls, module, other, copier):
     for name, made in copier.classes[cls].items():
         vars(other).setdefault(name, types.MethodType(made, other) if isinstance(made, types.FunctionType) else made)
 
-# %% ../nbs/07_feature_maps.ipynb #21426a3f
+# %% ../nbs/07_feature_maps.ipynb #c8041b71
 _IN_PLACE = {"__setitem__", *(f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor"))}
 
 
@@ -251,17 +264,19 @@ def _written(function, args, kwargs):
         default = kwargs.get("training", kwargs.get("use_input_stats", name == "instance_norm"))
         statistics = [*args[first:first + 2], kwargs.get("running_mean"), kwargs.get("running_var")]
         return [t for t in statistics if torch.is_tensor(t)] if (args[5] if len(args) > 5 else default) else []
+    if name in ("embedding", "embedding_bag") and (args[3] if len(args) > 3 else kwargs.get("max_norm")) is not None:
+        return [args[1] if len(args) > 1 else kwargs["weight"]]
     in_place = name in _IN_PLACE or name.endswith("_") and not name.endswith("__") or kwargs.get("inplace")
     found = [*args[:1 if in_place else 0], kwargs.get("out")]
     return [t for part in found for t in (part if isinstance(part, (list, tuple)) else [part]) if torch.is_tensor(t)]
 
-# %% ../nbs/07_feature_maps.ipynb #32a9248f
+# %% ../nbs/07_feature_maps.ipynb #8e0eff7c
 class _Guard(TorchFunctionMode):
     "Refuses operations of original modules and writes into their memory, before anything of the model has changed."
 
     def __init__(self, copier):
         super().__init__()
-        self.modules = {id(m): weakref.ref(m) for m in copier.originals if isinstance(m, nn.Module)}
+        self.modules = {id(m): weakref.ref(m) for m in copier.originals if issubclass(type(m), nn.Module)}
         self.memory = {_storage(t) for t in copier.originals if isinstance(t, torch.Tensor)} - {None}
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
@@ -278,7 +293,7 @@ class _Guard(TorchFunctionMode):
                 "are; compute the new value without changing the old one")
         return function(*args, **kwargs)
 
-# %% ../nbs/07_feature_maps.ipynb #38e8ddf5
+# %% ../nbs/07_feature_maps.ipynb #6d0aad74
 def _calling_module(frame):
     "The module whose method led to this frame; None if that is the twin as a whole."
     while frame is not None and frame.f_code is not _GUARDED:
@@ -316,7 +331,7 @@ class _Guarded:
 
 _GUARDED = _Guarded.__call__.__code__
 
-# %% ../nbs/07_feature_maps.ipynb #807be451
+# %% ../nbs/07_feature_maps.ipynb #6504abe0
 def twin(model: nn.Module) -> nn.Module:
     """A second body for the same weights: eval mode, weights without gradients, hooks and buffers of its own.
 
@@ -324,7 +339,7 @@ def twin(model: nn.Module) -> nn.Module:
     RuntimeError where the model reaches one of its modules in a way that cannot be followed, such as a global variable."""
     return _twin(model)[0]
 
-# %% ../nbs/07_feature_maps.ipynb #6158183e
+# %% ../nbs/07_feature_maps.ipynb #23b82d07
 def _twin(model):
     "A twin, and what takes it apart, so that its memory is free at once even if modules refer to each other."
     with torch.inference_mode(False):
@@ -499,7 +514,7 @@ def spatial_layers(
     firsts = {name: recorder.calls[name][0][0] for name in names if recorder.calls[name]}
     return {name: tuple(kept.shape[1:]) for name, kept in firsts.items() if _is_map(kept)}
 
-# %% ../nbs/07_feature_maps.ipynb #e683b76e
+# %% ../nbs/07_feature_maps.ipynb #532db54d
 def _recorder(model, x, layers, with_grad):
     if not torch.is_tensor(x) or x.ndim != 4 or not x.is_floating_point():
         got = f"{tuple(x.shape)} {x.dtype}" if torch.is_tensor(x) else type(x).__name__
