@@ -47,7 +47,7 @@ def _share(tensor):
     "The same memory, no gradient; tensors born in inference mode cannot be shared with autograd and are copied."
     return None if tensor is None else tensor.detach().clone() if tensor.is_inference() else tensor.detach()
 
-# %% ../nbs/07_feature_maps.ipynb #ac4b9c48
+# %% ../nbs/07_feature_maps.ipynb #8676f3c4
 _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type(...), range, slice, torch.Size, torch.dtype,
                     torch.device, torch.layout, torch.memory_format})
 _OUTSIDE = (type, types.ModuleType, types.CodeType, enum.Enum, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler,
@@ -76,7 +76,7 @@ class _Copier:
         self.originals.append(value)  # alive as long as its id is in use here
         return self.made.setdefault(id(value), made)
 
-# %% ../nbs/07_feature_maps.ipynb #baf4b3f1
+# %% ../nbs/07_feature_maps.ipynb #36e8aa5d
 @singledispatch
 def _copy(value, copier):
     "An object of any class, by the protocol of the module `copy`; what refuses it (a lock, a stream) is shared."
@@ -99,7 +99,7 @@ def _copy(value, copier):
         made[copier.copy(key)] = copier.copy(entry)
     return made
 
-# %% ../nbs/07_feature_maps.ipynb #20cdf860
+# %% ../nbs/07_feature_maps.ipynb #49ee5d20
 def _set_state(made, state):
     if hasattr(made, "__setstate__"):
         return made.__setstate__(state)
@@ -128,7 +128,7 @@ def _copy_container(value, copier):
     made.update([(copier.copy(key), copier.copy(entry)) for key, entry in list(value.items())])
     return made
 
-# %% ../nbs/07_feature_maps.ipynb #4b7d5ee1
+# %% ../nbs/07_feature_maps.ipynb #2c70bcd6
 @_copy.register(tuple)
 def _copy_tuple(value, copier):
     if type(value) is not tuple:
@@ -155,7 +155,7 @@ def _copy_tensor(value, copier):
         vars(made).update(copier.copy(vars(value)))
     return made
 
-# %% ../nbs/07_feature_maps.ipynb #1e4f3327
+# %% ../nbs/07_feature_maps.ipynb #ffb5dd00
 @_copy.register(types.MethodType)
 def _copy_method(value, copier):
     return types.MethodType(copier.copy(value.__func__), copier.copy(value.__self__))
@@ -181,7 +181,7 @@ def _copy_cell(value, copier):
         made.cell_contents = copier.copy(value.cell_contents)
     return made
 
-# %% ../nbs/07_feature_maps.ipynb #0326e0b7
+# %% ../nbs/07_feature_maps.ipynb #6d25acd0
 @_copy.register(types.FunctionType)
 def _copy_function(value, copier):
     if hasattr(value, "_torchdynamo_orig_callable"):  # torch.compile
@@ -196,7 +196,7 @@ def _copy_function(value, copier):
     vars(made).update(copier.copy(vars(value)))
     return made
 
-# %% ../nbs/07_feature_maps.ipynb #1c9988f3
+# %% ../nbs/07_feature_maps.ipynb #05cb8613
 _OWN = frozenset(vars(nn.Module()))  # mostly empty dictionaries of hooks, a dozen in each module
 
 
@@ -229,7 +229,7 @@ def _copy_module(module, copier):
             _copy_class(cls, module, other, copier)
     return other
 
-# %% ../nbs/07_feature_maps.ipynb #2f7fbeb0
+# %% ../nbs/07_feature_maps.ipynb #530d91b2
 def _copy_class(cls, module, other, copier):
     "Slots, and what the class holds for all its instances: containers, and whatever leads to a module or tensor."
     if "__slots__" in vars(cls):
@@ -248,7 +248,7 @@ def _copy_class(cls, module, other, copier):
     for name, made in copier.classes[cls].items():
         vars(other).setdefault(name, types.MethodType(made, other) if isinstance(made, types.FunctionType) else made)
 
-# %% ../nbs/07_feature_maps.ipynb #c8041b71
+# %% ../nbs/07_feature_maps.ipynb #bbc29092
 _IN_PLACE = {"__setitem__", *(f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor"))}
 
 
@@ -270,7 +270,7 @@ def _written(function, args, kwargs):
     found = [*args[:1 if in_place else 0], kwargs.get("out")]
     return [t for part in found for t in (part if isinstance(part, (list, tuple)) else [part]) if torch.is_tensor(t)]
 
-# %% ../nbs/07_feature_maps.ipynb #8e0eff7c
+# %% ../nbs/07_feature_maps.ipynb #6c2dbb93
 class _Guard(TorchFunctionMode):
     "Refuses operations of original modules and writes into their memory, before anything of the model has changed."
 
@@ -293,7 +293,7 @@ class _Guard(TorchFunctionMode):
                 "are; compute the new value without changing the old one")
         return function(*args, **kwargs)
 
-# %% ../nbs/07_feature_maps.ipynb #6d0aad74
+# %% ../nbs/07_feature_maps.ipynb #04731dcd
 def _calling_module(frame):
     "The module whose method led to this frame; None if that is the twin as a whole."
     while frame is not None and frame.f_code is not _GUARDED:
@@ -331,7 +331,7 @@ class _Guarded:
 
 _GUARDED = _Guarded.__call__.__code__
 
-# %% ../nbs/07_feature_maps.ipynb #6504abe0
+# %% ../nbs/07_feature_maps.ipynb #09f87ef0
 def twin(model: nn.Module) -> nn.Module:
     """A second body for the same weights: eval mode, weights without gradients, hooks and buffers of its own.
 
@@ -339,7 +339,7 @@ def twin(model: nn.Module) -> nn.Module:
     RuntimeError where the model reaches one of its modules in a way that cannot be followed, such as a global variable."""
     return _twin(model)[0]
 
-# %% ../nbs/07_feature_maps.ipynb #23b82d07
+# %% ../nbs/07_feature_maps.ipynb #6a8189ec
 def _twin(model):
     "A twin, and what takes it apart, so that its memory is free at once even if modules refer to each other."
     with torch.inference_mode(False):
@@ -514,7 +514,7 @@ def spatial_layers(
     firsts = {name: recorder.calls[name][0][0] for name in names if recorder.calls[name]}
     return {name: tuple(kept.shape[1:]) for name, kept in firsts.items() if _is_map(kept)}
 
-# %% ../nbs/07_feature_maps.ipynb #532db54d
+# %% ../nbs/07_feature_maps.ipynb #ae1e6560
 def _recorder(model, x, layers, with_grad):
     if not torch.is_tensor(x) or x.ndim != 4 or not x.is_floating_point():
         got = f"{tuple(x.shape)} {x.dtype}" if torch.is_tensor(x) else type(x).__name__
