@@ -30,7 +30,7 @@ from resnet_tutorial.models import build_model
 def picture(size=64, batch=2, seed=0):
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
-# %% ../nbs/07_feature_maps.ipynb #56ea8e9d
+# %% ../nbs/07_feature_maps.ipynb #971bbd4e
 import copy
 import functools
 import gc
@@ -92,7 +92,7 @@ def test_shared_modules_stay_shared_and_wrappers_are_looked_through():
     with pytest.raises(TypeError, match="scripted"):
         twin(scripted)
 
-# %% ../nbs/07_feature_maps.ipynb #6292fd3b
+# %% ../nbs/07_feature_maps.ipynb #37102a1a
 def test_a_module_is_followed_through_containers_objects_closures_and_references():
     ways = {
         "list": (lambda m: [m], lambda held: held[0]), "tuple": (lambda m: (1, (m,)), lambda held: held[1][0]),
@@ -114,7 +114,7 @@ def test_a_module_is_followed_through_containers_objects_closures_and_references
         assert all(value.equal(before[key]) for key, value in inside[0].state_dict().items()), name
         assert all(m.training for m in inside[0].modules()) and torch.get_rng_state().equal(rng), name
 
-# %% ../nbs/07_feature_maps.ipynb #592ac16a
+# %% ../nbs/07_feature_maps.ipynb #38eda840
 def test_a_forward_that_was_replaced_on_the_instance_runs_in_the_twin():
     def closure(model):
         old = model.forward
@@ -139,7 +139,7 @@ def test_a_forward_that_was_replaced_on_the_instance_runs_in_the_twin():
             torch.testing.assert_close(found, expected[name], msg=f"{number} {name}")
         assert all(v.is_meta or v.equal(before[name]) for name, v in model.state_dict().items()) and model.bn1.training
 
-# %% ../nbs/07_feature_maps.ipynb #ec8c1d2a
+# %% ../nbs/07_feature_maps.ipynb #5326f7b9
 def test_what_a_forward_pass_writes_down_stays_in_the_twin():
     class Diary(nn.Module):
         pages = []
@@ -166,7 +166,7 @@ def test_what_a_forward_pass_writes_down_stays_in_the_twin():
     assert model.calls == model.counter == 0 and model.mean.eq(0).all() and model.generator.get_state().equal(state)
     assert not model.seen and not model.pages and not noted and not hasattr(model, "last") and model.itself[0] is model
 
-# %% ../nbs/07_feature_maps.ipynb #b33a4b9e
+# %% ../nbs/07_feature_maps.ipynb #9e0d61b5
 def test_norms_with_parametrizations_or_old_hooks_keep_their_vectors_and_give_the_weights_of_eval_mode():
     for norm in (nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm, nn.utils.parametrizations.weight_norm):
         model, x = nn.Sequential(norm(nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4)).train(), picture(8)
@@ -177,7 +177,7 @@ def test_norms_with_parametrizations_or_old_hooks_keep_their_vectors_and_give_th
             assert all(value.equal(before[name]) for name, value in model.state_dict().items())
             torch.testing.assert_close(found, model.eval()(x))
 
-# %% ../nbs/07_feature_maps.ipynb #e11b90d9
+# %% ../nbs/07_feature_maps.ipynb #6f2cb904
 def test_a_module_that_only_a_global_name_leads_to_is_refused_before_it_changes():
     names = {"nn": nn, "bn": nn.BatchNorm2d(4), "drop": nn.Dropout(), "act": nn.ReLU()}
     exec("def find(held): return act if held == 'act' else drop if held == 'drop' else bn", names)
@@ -198,7 +198,7 @@ def test_a_module_that_only_a_global_name_leads_to_is_refused_before_it_changes(
         twin(own)(picture(8))
     assert own.held[0].num_batches_tracked == 0
 
-# %% ../nbs/07_feature_maps.ipynb #9e2c968e
+# %% ../nbs/07_feature_maps.ipynb #09f9a79b
 def test_a_forward_pass_that_writes_into_the_weights_is_refused():
     class Writes(nn.Module):
         def __init__(self, write):
@@ -222,7 +222,7 @@ def test_a_forward_pass_that_writes_into_the_weights_is_refused():
     before = embedding.weight.detach().clone()
     assert twin(embedding)(torch.tensor([0])).norm() <= 0.011 and embedding.weight.equal(before)
 
-# %% ../nbs/07_feature_maps.ipynb #8f35412c
+# %% ../nbs/07_feature_maps.ipynb #945487cc
 def test_slots_class_attributes_and_special_methods_do_not_keep_a_module_from_its_twin():
     outside = nn.BatchNorm2d(4)
 
@@ -253,7 +253,7 @@ def test_slots_class_attributes_and_special_methods_do_not_keep_a_module_from_it
     with pytest.raises(ValueError, match="lazy layers.*run it once"):
         twin(nn.LazyConv2d(4, 3))
 
-# %% ../nbs/07_feature_maps.ipynb #a5702192
+# %% ../nbs/07_feature_maps.ipynb #f4f6d752
 def test_maps_are_freed_at_once_without_the_garbage_collector():
     class Parent(nn.Module):
         "Its block refers to it and it keeps what it computed: cycles."
@@ -275,7 +275,7 @@ def test_maps_are_freed_at_once_without_the_garbage_collector():
     try:
         for model, layers in models:
             before = live_tensors()
-            for _ in range(5):
+            for _ in range(3):
                 feature_maps(model, x, layers)
                 spatial_layers(model, x)
                 with pytest.raises(ValueError):

@@ -483,7 +483,7 @@ def test_guided_grad_cam_is_zero_where_grad_cam_is():
     assert guided.shape == x.shape
     torch.testing.assert_close(guided, guided_backprop(model, x, 1) * mask[:, None])
 
-# %% ../nbs/10_grad_cam.ipynb #dc48cee0
+# %% ../nbs/10_grad_cam.ipynb #17e5d193
 def test_three_hundred_calls_leave_no_tensor_behind_without_the_garbage_collector():
     def live_tensors():
         return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
@@ -505,7 +505,7 @@ def test_three_hundred_calls_leave_no_tensor_behind_without_the_garbage_collecto
     finally:
         gc.enable()
 
-# %% ../nbs/10_grad_cam.ipynb #9065362e
+# %% ../nbs/10_grad_cam.ipynb #ae3bb341
 def test_an_error_at_any_point_leaves_no_tensor_behind_either():
     class Broken(torch.autograd.Function):
         @staticmethod
@@ -539,7 +539,7 @@ def test_an_error_at_any_point_leaves_no_tensor_behind_either():
         gc.enable()
         del METHODS["broken"]
 
-# %% ../nbs/10_grad_cam.ipynb #4938bf67
+# %% ../nbs/10_grad_cam.ipynb #b5e36930
 def test_a_model_that_hides_its_layers_in_a_list_is_explained_in_eval_mode_and_left_alone():
     class Hidden(nn.Module):
         def __init__(self, kind):
