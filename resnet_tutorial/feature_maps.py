@@ -8,16 +8,26 @@ __all__ = ['RESIDUAL_BLOCKS', 'plain_model', 'twin', 'find_layers', 'spatial_lay
            'channel_correlation', 'layer_statistics']
 
 # %% ../nbs/07_feature_maps.ipynb #ba71c6ec
+import copy
+import copyreg
 import difflib
+import enum
 import fnmatch
-from collections.abc import Iterable
-from types import MethodType
+import sys
+import types
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial, singledispatch
 
 import matplotlib
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.data import DataLoader, Dataset
 
 # %% ../nbs/07_feature_maps.ipynb #8d1836ed
 def plain_model(model: nn.Module) -> nn.Module:
@@ -37,34 +47,326 @@ def _share(tensor):
     "The same memory, no gradient; tensors born in inference mode cannot be shared with autograd and are copied."
     return None if tensor is None else tensor.detach().clone() if tensor.is_inference() else tensor.detach()
 
-# %% ../nbs/07_feature_maps.ipynb #bf0b17e3
+# %% ../nbs/07_feature_maps.ipynb #b730fc5a
+_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type(...), range, slice, torch.Size, torch.dtype,
+                    torch.device, torch.layout, torch.memory_format})
+_OUTSIDE = (type, types.ModuleType, types.CodeType, enum.Enum, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler,
+            Dataset, DataLoader, torch.fx.Graph)  # take no part in a forward pass
+_STDLIB = {"builtins", "collections", "dataclasses", "types", "random", "array", "argparse"}  # the rest of it is shared
+
+# %% ../nbs/07_feature_maps.ipynb #0d51c91a
+class _Copier:
+    "Makes what a twin consists of; `made` leads from the id of an original to its copy."
+
+    def __init__(self):
+        self.made, self.originals, self.classes, self.hits = {}, [], {}, 0
+
+    def copy(self, value):
+        kind = type(value)
+        if kind in _ATOMS or kind is tuple and all(type(item) in _ATOMS for item in value):
+            return value
+        self.hits += isinstance(value, (nn.Module, torch.Tensor))
+        if id(value) in self.made:
+            return self.made[id(value)]
+        if kind in weakref.ProxyTypes:
+            return self.note(value, weakref.proxy(self.copy(value.__init__.__self__)))
+        return value if isinstance(value, _OUTSIDE) else self.note(value, _copy(value, self))
+
+    def note(self, value, made):
+        self.originals.append(value)  # alive as long as its id is in use here
+        return self.made.setdefault(id(value), made)
+
+# %% ../nbs/07_feature_maps.ipynb #7fd66b0e
+@singledispatch
+def _copy(value, copier):
+    "An object of any class, by the protocol of the module `copy`; what refuses it (a lock, a stream) is shared."
+    root = type(value).__module__.partition(".")[0]
+    if root in sys.stdlib_module_names and root not in _STDLIB:
+        return value
+    try:
+        parts = value.__reduce_ex__(4)
+    except (TypeError, NotImplementedError, RuntimeError):
+        return value
+    if isinstance(parts, str):  # a global object
+        return value
+    make, args, state, items, pairs = (*parts, None, None, None)[:5]
+    made = copier.note(value, make(*[copier.copy(arg) for arg in args]))
+    if state is not None:
+        _set_state(made, copier.copy(state))
+    for item in items or ():
+        made.append(copier.copy(item))
+    for key, entry in pairs or ():
+        made[copier.copy(key)] = copier.copy(entry)
+    return made
+
+# %% ../nbs/07_feature_maps.ipynb #dd280999
+def _set_state(made, state):
+    if hasattr(made, "__setstate__"):
+        return made.__setstate__(state)
+    attributes, slots = state if isinstance(state, tuple) and len(state) == 2 else (state, None)
+    if attributes:
+        vars(made).update(attributes)
+    for name, value in (slots or {}).items():
+        object.__setattr__(made, name, value)
+
+# %% ../nbs/07_feature_maps.ipynb #9598700f
+@_copy.register(torch.Generator)
+def _copy_generator(value, copier):
+    return torch.Generator(value.device).set_state(value.get_state())
+
+# %% ../nbs/07_feature_maps.ipynb #e416d8f7
+@_copy.register(dict)
+@_copy.register(list)
+def _copy_container(value, copier):
+    if type(value) is list:
+        made = copier.note(value, [])
+        made.extend([copier.copy(item) for item in value])
+        return made
+    if type(value) not in (dict, OrderedDict):
+        return _copy.dispatch(object)(value, copier)
+    made = copier.note(value, type(value)())
+    made.update([(copier.copy(key), copier.copy(entry)) for key, entry in list(value.items())])
+    return made
+
+# %% ../nbs/07_feature_maps.ipynb #88191bcf
+@_copy.register(tuple)
+def _copy_tuple(value, copier):
+    if type(value) is not tuple:
+        return _copy.dispatch(object)(value, copier)
+    made = tuple([copier.copy(item) for item in value])
+    return value if all(a is b for a, b in zip(made, value, strict=True)) else made
+
+
+@_copy.register(weakref.ref)
+def _copy_reference(value, copier):
+    target = value() if type(value) is weakref.ref else None
+    return value if target is None else weakref.ref(copier.copy(target))
+
+# %% ../nbs/07_feature_maps.ipynb #29d8bd35
+@_copy.register(torch.Tensor)
+def _copy_tensor(value, copier):
+    if nn.parameter.is_lazy(value):
+        raise ValueError("the model has lazy layers without weights yet; run it once on a batch")
+    if type(value) is nn.Parameter:
+        made = nn.Parameter(_share(value), requires_grad=False)
+    else:
+        made = _share(value) if isinstance(value, nn.Parameter) else value.detach().clone()
+    if vars(value):
+        vars(made).update(copier.copy(vars(value)))
+    return made
+
+# %% ../nbs/07_feature_maps.ipynb #89b6fd87
+@_copy.register(types.MethodType)
+def _copy_method(value, copier):
+    return types.MethodType(copier.copy(value.__func__), copier.copy(value.__self__))
+
+
+@_copy.register(types.BuiltinFunctionType)
+def _copy_builtin(value, copier):  # `kept.append` is bound to a list, `torch.relu` to a module
+    owner = copier.copy(value.__self__)
+    return value if owner is value.__self__ else getattr(owner, value.__name__)
+
+
+@_copy.register(partial)
+def _copy_partial(value, copier):
+    made = type(value)(copier.copy(value.func), *copier.copy(value.args), **copier.copy(value.keywords))
+    vars(made).update(copier.copy(vars(value)))
+    return made
+
+
+@_copy.register(types.CellType)
+def _copy_cell(value, copier):
+    made = copier.note(value, types.CellType())
+    if value != types.CellType():  # an empty cell has no contents to ask for
+        made.cell_contents = copier.copy(value.cell_contents)
+    return made
+
+# %% ../nbs/07_feature_maps.ipynb #47fe0d52
+@_copy.register(types.FunctionType)
+def _copy_function(value, copier):
+    if hasattr(value, "_torchdynamo_orig_callable"):  # torch.compile
+        return copier.copy(value._torchdynamo_orig_callable)
+    if not (value.__closure__ or value.__defaults__ or value.__kwdefaults__ or vars(value)):
+        return value
+    cells = value.__closure__ and tuple([copier.copy(cell) for cell in value.__closure__])
+    made = types.FunctionType(value.__code__, value.__globals__, value.__name__, copier.copy(value.__defaults__), cells)
+    copier.note(value, made)
+    made.__kwdefaults__ = copier.copy(value.__kwdefaults__)
+    made.__qualname__, made.__module__, made.__doc__ = value.__qualname__, value.__module__, value.__doc__
+    vars(made).update(copier.copy(vars(value)))
+    return made
+
+# %% ../nbs/07_feature_maps.ipynb #c9d2de9d
+_OWN = frozenset(vars(nn.Module()))  # mostly empty dictionaries of hooks, a dozen in each module
+
+
+def _blank(cls):
+    "An instance without attributes; no __new__ or __init__ of the class runs."
+    try:
+        return object.__new__(cls)
+    except TypeError as error:  # a base class in C keeps state of its own
+        raise TypeError(f"{cls.__name__} cannot be copied: it is a module and something else ({error})") from error
+
+# %% ../nbs/07_feature_maps.ipynb #01a7828c
+@_copy.register(nn.Module)
+def _copy_module(module, copier):
+    if (plain := plain_model(module)) is not module:
+        return copier.copy(plain)
+    other = copier.note(module, _blank(type(module)))
+    inside = vars(other)
+    for name, value in list(vars(module).items()):  # other threads may add to it
+        if type(value) is _Guarded and (value := value.own) is None:  # the twin of a twin
+            continue
+        if type(value) in _ATOMS:
+            inside[name] = value
+        else:
+            inside[name] = value.copy() if name in _OWN and not value else copier.copy(value)
+    inside.update(training=False, _compiled_call_impl=None)
+    if inside.get("max_norm") is not None:  # an embedding that scales its weights whenever it runs
+        inside["_parameters"] = {name: p if p is None else p.clone() for name, p in inside["_parameters"].items()}
+    for cls in type(module).__mro__[:-1]:
+        if not str(cls.__module__).startswith("torch."):
+            _copy_class(cls, module, other, copier)
+    return other
+
+# %% ../nbs/07_feature_maps.ipynb #3567b9b4
+def _copy_class(cls, module, other, copier):
+    "Slots, and what the class holds for all its instances: containers, and whatever leads to a module or tensor."
+    if "__slots__" in vars(cls):
+        for name in copyreg._slotnames(cls):
+            if hasattr(module, name):
+                object.__setattr__(other, name, copier.copy(getattr(module, name)))
+    if cls not in copier.classes:
+        copier.classes[cls] = shared = {}
+        for name, value in vars(cls).items():
+            function = isinstance(value, types.FunctionType) and value.__closure__
+            if name.startswith("__") or hasattr(type(value), "__get__") and not function:
+                continue
+            hits, made = copier.hits, copier.copy(value)
+            if made is not value and (copier.hits > hits or not function):
+                shared[name] = made
+    for name, made in copier.classes[cls].items():
+        vars(other).setdefault(name, types.MethodType(made, other) if isinstance(made, types.FunctionType) else made)
+
+# %% ../nbs/07_feature_maps.ipynb #17973240
+_IN_PLACE = {"__setitem__", *(f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor"))}
+
+
+def _storage(tensor):
+    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else None
+
+
+def _written(function, args, kwargs):
+    "The tensors that an operation writes to."
+    name = getattr(function, "__name__", "")
+    if name in ("batch_norm", "instance_norm"):
+        first = 1 if function.__module__ == "torch.nn.functional" else 3  # of the two running statistics
+        default = kwargs.get("training", kwargs.get("use_input_stats", name == "instance_norm"))
+        statistics = [*args[first:first + 2], kwargs.get("running_mean"), kwargs.get("running_var")]
+        return [t for t in statistics if torch.is_tensor(t)] if (args[5] if len(args) > 5 else default) else []
+    if name in ("embedding", "embedding_bag") and (args[3] if len(args) > 3 else kwargs.get("max_norm")) is not None:
+        return [args[1] if len(args) > 1 else kwargs["weight"]]
+    in_place = name in _IN_PLACE or name.endswith("_") and not name.endswith("__") or kwargs.get("inplace")
+    found = [*args[:1 if in_place else 0], kwargs.get("out")]
+    return [t for part in found for t in (part if isinstance(part, (list, tuple)) else [part]) if torch.is_tensor(t)]
+
+# %% ../nbs/07_feature_maps.ipynb #65c0c365
+class _Guard(TorchFunctionMode):
+    "Refuses operations of original modules and writes into their memory, before anything of the model has changed."
+
+    def __init__(self, copier):
+        super().__init__()
+        self.modules = {id(m): weakref.ref(m) for m in copier.originals if issubclass(type(m), nn.Module)}
+        self.memory = {_storage(t) for t in copier.originals if isinstance(t, torch.Tensor)} - {None}
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        caller = _calling_module(sys._getframe(1))
+        if id(caller) in self.modules and self.modules[id(caller)]() is caller or _depends_on_mode(caller):
+            raise RuntimeError(
+                f"{type(caller).__name__}, a module in the state in which you hold it, ran inside a forward pass that must not "
+                "change it. The model reaches it in a way that cannot be followed, such as a global variable; make it a "
+                "submodule (self.name = module), or an attribute of the module that calls it")
+        if any(_storage(t) in self.memory for t in _written(function, args, kwargs)):
+            raise RuntimeError(
+                f"the forward pass writes into weights or buffers of the model ({function.__name__}), which must stay as they "
+                "are; compute the new value without changing the old one")
+        return function(*args, **kwargs)
+
+# %% ../nbs/07_feature_maps.ipynb #19ea4b67
+def _calling_module(frame):
+    "The module whose method led to this frame; None if that is the twin as a whole."
+    while frame is not None and frame.f_code is not _GUARDED:
+        code = frame.f_code
+        caller = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        if isinstance(caller, nn.Module):
+            return caller
+        frame = frame.f_back
+    return None
+
+
+def _depends_on_mode(module):
+    "In train mode (no module of a twin is), with statistics to update or random numbers to draw."
+    if module is None or not module.training:
+        return False
+    random = isinstance(module, (nn.modules.dropout._DropoutNd, nn.RReLU))
+    return random or any(buffer is not None for buffer in module._buffers.values())
+
+# %% ../nbs/07_feature_maps.ipynb #4e4b40c8
+class _Guarded:
+    "The forward of a twin's outermost module, under its guard."
+
+    def __init__(self, body, guard, own):
+        self.body, self.guard, self.own = weakref.ref(body), guard, own  # own: a forward of the instance
+
+    def __call__(self, *args, **kwargs):
+        body = self.body()
+        forward = self.own or type(body).forward.__get__(body, type(body))
+        with self.guard:
+            return forward(*args, **kwargs)
+
+    def __deepcopy__(self, memo):
+        return _Guarded(copy.deepcopy(self.body(), memo), self.guard, copy.deepcopy(self.own, memo))
+
+
+_GUARDED = _Guarded.__call__.__code__
+
+# %% ../nbs/07_feature_maps.ipynb #089e7d94
 def twin(model: nn.Module) -> nn.Module:
-    """A second body for the same weights: eval mode, weights without gradients, hooks of its own.
+    """A second body for the same weights: eval mode, weights without gradients, hooks and buffers of its own.
 
-    Whatever is done to the twin's modules leaves the model as it is, also while other threads use it."""
-    made = {}
+    Whatever is done to the twin's modules leaves the model as it is, also while other threads use it. Running it raises
+    RuntimeError where the model reaches one of its modules in a way that cannot be followed, such as a global variable."""
+    return _twin(model)[0]
 
-    def copy(module):
-        module = plain_model(module)
-        if id(module) not in made:
-            other = made[id(module)] = type(module).__new__(type(module))
-            # straight into __dict__: a hundred modules, and Module.__setattr__ is slow
-            vars(other).update(
-                vars(module),
-                _parameters={name: _share(p) for name, p in module._parameters.items()},
-                _buffers={name: _share(b) for name, b in module._buffers.items()},
-                _modules={name: child if child is None else copy(child) for name, child in module._modules.items()},
-                _forward_hooks=module._forward_hooks.copy(),
-                _compiled_call_impl=None,
-                training=False,
-            )
-            for key, value in vars(module).items():
-                if type(value) is MethodType and value.__self__ is module:  # a forward that was replaced by hand
-                    vars(other)[key] = MethodType(value.__func__, other)
-        return made[id(module)]
-
+# %% ../nbs/07_feature_maps.ipynb #61cb57e7
+def _twin(model):
+    "A twin, and what takes it apart, so that its memory is free at once even if modules refer to each other."
     with torch.inference_mode(False):
-        return copy(model)
+        copier = _Copier()
+        body = copier.copy(plain_model(model))
+        vars(body)["forward"] = _Guarded(body, _Guard(copier), vars(body).get("forward"))
+
+    def take_apart():
+        for original in copier.originals:
+            made = copier.made[id(original)]
+            if made is original:
+                continue
+            if isinstance(made, nn.Module):
+                vars(made).clear()
+            elif isinstance(made, types.CellType) and made != types.CellType():
+                del made.cell_contents
+    return body, take_apart
+
+# %% ../nbs/07_feature_maps.ipynb #c5fb75be
+@contextmanager
+def temporary_twin(model: nn.Module) -> Iterator[nn.Module]:
+    "A twin whose memory is free at the end of the context, also after an error."
+    body, take_apart = _twin(model)
+    try:
+        yield body
+    finally:
+        take_apart()
 
 # %% ../nbs/07_feature_maps.ipynb #158384c7
 RESIDUAL_BLOCKS = ("BasicBlock", "Bottleneck", "PlainBlock", "WideBlock")
@@ -120,11 +422,9 @@ class _Recorder:
     "Forward hooks on a twin that keep what its layers put out."
 
     def __init__(self, model, wanted, with_grad):
-        self.model, self.wanted, self.with_grad, self.cloned = twin(model), set(wanted), with_grad, set()
+        self.model, self.close = _twin(model)
+        self.wanted, self.with_grad, self.cloned = wanted, with_grad, set()
         self.names = {label.partition("#")[0] for label in wanted}
-        modules = dict(self.model.named_modules(remove_duplicate=False))
-        for name in self.names:
-            modules[name].register_forward_hook(lambda module, args, out, name=name: self.keep(name, out))
 
     def keep(self, name, out):
         asked = name in self.wanted or f"{name}#{len(self.calls[name])}" in self.wanted
@@ -139,6 +439,20 @@ class _Recorder:
 
     def run(self, x):
         "Forward; once more with copies where a later in-place operation wrote over what was kept."
+        modules = dict(self.model.named_modules(remove_duplicate=False))
+        hooks = [modules[name].register_forward_hook(partial(self.hear, name)) for name in self.names]
+        try:
+            return self.repeat(x)
+        finally:  # hook and recorder refer to each other: a cycle that would keep all maps
+            for hook in hooks:
+                hook.remove()
+            if not self.with_grad:  # else the graph may need the modules
+                self.close()
+
+    def hear(self, name, module, args, out):
+        return self.keep(name, out)
+
+    def repeat(self, x):
         for _ in range(2):
             self.calls = {name: [] for name in self.names}
             out = self.model(x)
@@ -200,6 +514,13 @@ def spatial_layers(
     firsts = {name: recorder.calls[name][0][0] for name in names if recorder.calls[name]}
     return {name: tuple(kept.shape[1:]) for name, kept in firsts.items() if _is_map(kept)}
 
+# %% ../nbs/07_feature_maps.ipynb #e8829c81
+def _recorder(model, x, layers, with_grad):
+    if not torch.is_tensor(x) or x.ndim != 4 or not x.is_floating_point():
+        got = f"{tuple(x.shape)} {x.dtype}" if torch.is_tensor(x) else type(x).__name__
+        raise ValueError(f"x is {got}; expected a float tensor (B, C, H, W), normalised (x[None] for one picture)")
+    return _Recorder(model, find_layers(model, layers), with_grad)
+
 # %% ../nbs/07_feature_maps.ipynb #aa1ea203
 def forward_with_maps(
     model: nn.Module,
@@ -208,14 +529,21 @@ def forward_with_maps(
     with_grad: bool = False,  # maps and output take part in autograd; no weight does
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # output; name -> (B, C, h, w)
     "One forward pass in eval mode that also hands out the layers' maps, as each layer put them out."
-    if not torch.is_tensor(x) or x.ndim != 4 or not x.is_floating_point():
-        got = f"{tuple(x.shape)} {x.dtype}" if torch.is_tensor(x) else type(x).__name__
-        raise ValueError(f"x is {got}; expected a float tensor (B, C, H, W), normalised (x[None] for one picture)")
-    wanted = find_layers(model, layers)
     with torch.inference_mode(False), torch.set_grad_enabled(with_grad):
-        recorder = _Recorder(model, wanted, with_grad)
+        recorder = _recorder(model, x, layers, with_grad)
         out = recorder.run(_share(x))
-        return out, _pick(wanted, recorder.calls, model, _share(x))
+        return out, _pick(recorder.wanted, recorder.calls, model, _share(x))
+
+# %% ../nbs/07_feature_maps.ipynb #d89fffc1
+@contextmanager
+def maps_with_grad(model: nn.Module, x: torch.Tensor, layers=None) -> Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+    "`forward_with_maps` for a backward pass within the context; at its end all memory is free, also after an error."
+    recorder = _recorder(model, x, layers, with_grad=True)
+    try:
+        out = recorder.run(_share(x))
+        yield out, _pick(recorder.wanted, recorder.calls, model, _share(x))
+    finally:
+        recorder.close()
 
 # %% ../nbs/07_feature_maps.ipynb #1a6b80dd
 def feature_maps(

@@ -17,7 +17,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from .cam import normalize, upsample
-from .feature_maps import forward_with_maps, twin
+from .feature_maps import maps_with_grad, temporary_twin
 
 # %% ../nbs/10_grad_cam.ipynb #904ba418
 def grad_cam_map(activation, gradient):
@@ -154,15 +154,23 @@ def _closed_form(weight, target, activation):
 # %% ../nbs/10_grad_cam.ipynb #e1c04c88
 def _one_backward(scores, maps, reduce):
     "reduce(name, gradient) during one backward pass; each gradient is dropped as soon as it is used."
-    starts = {name: kept for name, kept in maps.items() if kept.is_leaf}
-    done = {}
-    for name, kept in maps.items():
-        if not kept.is_leaf:
-            kept.register_hook(lambda g, name=name: done.__setitem__(name, reduce(name, g)))
-    grads = torch.autograd.grad(scores.sum(), list(starts.values()), allow_unused=True)
-    for name, g in zip(starts, grads, strict=True):
-        if g is not None:
-            done[name] = reduce(name, g)
+    done, hooks = {}, []
+
+    def use(name, gradient):
+        done[name] = reduce(name, gradient)
+
+    try:
+        for name, kept in maps.items():
+            if not kept.is_leaf:
+                hooks.append(kept.register_hook(partial(use, name)))
+        starts = {name: kept for name, kept in maps.items() if kept.is_leaf}
+        grads = torch.autograd.grad(scores.sum(), list(starts.values()), allow_unused=True)
+    finally:  # a hook leads to its map by way of `reduce`: a cycle through autograd that Python cannot see
+        for hook in hooks:
+            hook.remove()
+    for name, gradient in zip(starts, grads, strict=True):
+        if gradient is not None:
+            use(name, gradient)
     return done
 
 
@@ -189,13 +197,11 @@ def grad_cam(
     methods = [method] if isinstance(method, str) else list(method)
     if not methods or not set(methods) <= set(METHODS):
         raise ValueError(f"method {method!r}; expected one or more of {', '.join(METHODS)}")
-    with torch.inference_mode(False), torch.enable_grad():
-        logits, maps = forward_with_maps(model, x, layers, with_grad=True)
+    with torch.inference_mode(False), torch.enable_grad(), maps_with_grad(model, x, layers) as (logits, maps):
         target, scores = _scores(logits, target)
         found, closed = _maps_of(methods, logits, target, scores, maps)
-    results = {
-        name: CAMs({layer: found[layer][name] for layer in maps}, logits.detach(), target, name, closed) for name in methods
-    }
+        logits = logits.detach()
+    results = {name: CAMs({layer: found[layer][name] for layer in maps}, logits, target, name, closed) for name in methods}
     return results[method] if isinstance(method, str) else results
 
 # %% ../nbs/10_grad_cam.ipynb #6eb0ad4c
@@ -281,8 +287,7 @@ def guided_backprop(
     target=None,          # as in grad_cam
 ) -> torch.Tensor:        # (B, C, H, W), signed
     "Gradient of the score by the picture, negative signals stopped at each ReLU (Springenberg et al. 2015, sec. 3.4)."
-    body = twin(model)
-    with torch.inference_mode(False), torch.enable_grad(), _GuidedReLUs():
+    with torch.inference_mode(False), torch.enable_grad(), temporary_twin(model) as body, _GuidedReLUs():
         start = x.detach().clone().requires_grad_()
         _, scores = _scores(body(start), target)
         return torch.autograd.grad(scores.sum(), start)[0]

@@ -30,6 +30,32 @@ from resnet_tutorial.models import build_model
 def picture(size=64, batch=2, seed=0):
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
+# %% ../nbs/07_feature_maps.ipynb #971bbd4e
+import copy
+import functools
+import gc
+import types
+import weakref
+
+import accelerate
+from accelerate.hooks import ModelHook, add_hook_to_module
+
+
+class Holds(nn.Module):
+    "A convolution and a head, and between them a batch norm and a dropout that are kept as `keep` says."
+
+    def __init__(self, keep, find):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+        self.held, self.find = keep(nn.Sequential(nn.BatchNorm2d(4), nn.Dropout())), find
+
+    def forward(self, x):
+        return self.fc(self.find(self.held)(self.conv(x)).mean((2, 3)))
+
+
+def live_tensors():
+    return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
 # %% ../nbs/07_feature_maps.ipynb #8e3587d2
 def test_a_twin_gives_the_same_logits_and_shares_the_weights():
     model = build_model("resnet_small", 4).train()
@@ -65,6 +91,198 @@ def test_shared_modules_stay_shared_and_wrappers_are_looked_through():
         scripted = torch.jit.script(model)
     with pytest.raises(TypeError, match="scripted"):
         twin(scripted)
+
+# %% ../nbs/07_feature_maps.ipynb #37102a1a
+def test_a_module_is_followed_through_containers_objects_closures_and_references():
+    ways = {
+        "list": (lambda m: [m], lambda held: held[0]), "tuple": (lambda m: (1, (m,)), lambda held: held[1][0]),
+        "dict": (lambda m: {"a": {m: [m]}}, lambda held: next(iter(held["a"]))), "set": (lambda m: {m}, lambda held: next(iter(held))),
+        "object": (lambda m: types.SimpleNamespace(m=m), lambda held: held.m), "method": (lambda m: m.forward, lambda held: held),
+        "partial": (lambda m: functools.partial(m), lambda held: held), "closure": (lambda m: lambda x: m(x), lambda held: held),
+        "default": (lambda m: lambda x, m=m: m(x), lambda held: held),
+        "reference": (lambda m: [m, weakref.ref(m)], lambda held: held[1]()),
+        "proxy": (lambda m: [m, weakref.proxy(m)], lambda held: held[1]),
+    }
+    for name, (keep, find) in ways.items():
+        inside = []
+        model, x = Holds(lambda m, keep=keep, inside=inside: keep(inside.append(m) or m), find), picture(8)
+        before, rng = copy.deepcopy(inside[0].state_dict()), torch.get_rng_state()
+        with torch.no_grad():
+            expected = model.fc(inside[0][0].eval()(model.conv(x)).mean((2, 3)))
+            inside[0].train()
+            torch.testing.assert_close(twin(model)(x), expected, msg=name)
+        assert all(value.equal(before[key]) for key, value in inside[0].state_dict().items()), name
+        assert all(m.training for m in inside[0].modules()) and torch.get_rng_state().equal(rng), name
+
+# %% ../nbs/07_feature_maps.ipynb #38eda840
+def test_a_forward_that_was_replaced_on_the_instance_runs_in_the_twin():
+    def closure(model):
+        old = model.forward
+        model.forward = functools.wraps(old)(lambda *args: old(*args))
+
+
+    def partial(model):
+        model.forward = functools.partial(type(model).forward, model)
+
+
+    wrappers = [closure, partial, lambda model: [add_hook_to_module(m, ModelHook()) for m in model.modules()],
+                lambda model: setattr(model, "forward", types.MethodType(type(model).forward, model)),
+                lambda model: accelerate.dispatch_model(model, {"": "cpu"}, force_hooks=True),
+                lambda model: accelerate.cpu_offload(model, "cpu"), lambda model: (closure(model.layer3), partial(model.bn1))]
+    plain, x = build_model("resnet_small", 4), picture()
+    expected = feature_maps(plain, x, ["bn1", "layer3"])
+    for number, wrap in enumerate(wrappers):
+        model = copy.deepcopy(plain).train()
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        wrap(model)
+        for name, found in feature_maps(model, x, ["bn1", "layer3"]).items():
+            torch.testing.assert_close(found, expected[name], msg=f"{number} {name}")
+        assert all(v.is_meta or v.equal(before[name]) for name, v in model.state_dict().items()) and model.bn1.training
+
+# %% ../nbs/07_feature_maps.ipynb #5326f7b9
+def test_what_a_forward_pass_writes_down_stays_in_the_twin():
+    class Diary(nn.Module):
+        pages = []
+
+        def __init__(self):
+            super().__init__()
+            self.conv, self.counter, self.calls, self.seen = nn.Conv2d(3, 4, 3), torch.zeros(()), 0, {}
+            self.register_buffer("mean", torch.zeros(4))
+            self.generator, self.itself = torch.Generator(), [self]
+
+        def forward(self, x):
+            self.calls, self.last = self.calls + 1, self.conv(x)
+            self.counter += 1
+            self.seen["x"] = x
+            self.pages.append(x)
+            self.mean.lerp_(self.last.detach().mean((0, 2, 3)), 0.5)
+            return self.last + torch.rand(1, generator=self.generator) + (0 if self.itself[0] is self else torch.nan)
+
+
+    model, noted = Diary(), []
+    state = model.generator.get_state()
+    model.conv.register_forward_hook(lambda module, args, out: noted.append(model.mean.add_(1)))
+    assert feature_maps(model, picture(8), "conv")["conv"].isfinite().all() and twin(model)(picture(8)).isfinite().all()
+    assert model.calls == model.counter == 0 and model.mean.eq(0).all() and model.generator.get_state().equal(state)
+    assert not model.seen and not model.pages and not noted and not hasattr(model, "last") and model.itself[0] is model
+
+# %% ../nbs/07_feature_maps.ipynb #9e0d61b5
+def test_norms_with_parametrizations_or_old_hooks_keep_their_vectors_and_give_the_weights_of_eval_mode():
+    for norm in (nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm, nn.utils.parametrizations.weight_norm):
+        model, x = nn.Sequential(norm(nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4)).train(), picture(8)
+        model(x)
+        before, other = {name: value.clone() for name, value in model.state_dict().items()}, twin(model)
+        with torch.no_grad():
+            found = other(x)
+            assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+            torch.testing.assert_close(found, model.eval()(x))
+
+# %% ../nbs/07_feature_maps.ipynb #6f2cb904
+def test_a_module_that_only_a_global_name_leads_to_is_refused_before_it_changes():
+    names = {"nn": nn, "bn": nn.BatchNorm2d(4), "drop": nn.Dropout(), "act": nn.ReLU()}
+    exec("def find(held): return act if held == 'act' else drop if held == 'drop' else bn", names)
+    rng, before = torch.get_rng_state(), copy.deepcopy(names["bn"].state_dict())
+    for held in ("bn", "drop"):
+        with torch.random.fork_rng():
+            model = Holds(lambda m, held=held: held, names["find"])
+        with pytest.raises(RuntimeError, match=r"ran inside a forward pass that must not change it.*make it a submodule"):
+            feature_maps(model, picture(8), "conv")
+        assert torch.get_rng_state().equal(rng)
+    assert all(value.equal(before[name]) for name, value in names["bn"].state_dict().items())
+    assert feature_maps(Holds(lambda m: "act", names["find"]), picture(8), "conv")["conv"].shape == (2, 4, 6, 6)
+    own = Holds(lambda m: m, lambda held: held)
+    names["old"] = own.forward
+    exec("def forward(x): return old(x)", names)
+    own.forward = names["forward"]  # leads to the original by a global name
+    with pytest.raises(RuntimeError, match="make it a submodule"):
+        twin(own)(picture(8))
+    assert own.held[0].num_batches_tracked == 0
+
+# %% ../nbs/07_feature_maps.ipynb #09f9a79b
+def test_a_forward_pass_that_writes_into_the_weights_is_refused():
+    class Writes(nn.Module):
+        def __init__(self, write):
+            super().__init__()
+            self.conv, self.write = nn.Conv2d(3, 4, 3), write
+
+        def forward(self, x):
+            with torch.no_grad():
+                self.write(self.conv.weight)
+            return self.conv(x)
+
+
+    for write in (lambda w: w.mul_(2), lambda w: w.data.clamp_(0, 0.1), lambda w: w[0].zero_(), lambda w: w.data.__setitem__(0, 1),
+                  lambda w: torch.mul(w, 2, out=w), lambda w: torch._foreach_mul_([w], 2), lambda w: nn.init.zeros_(w)):
+        model = Writes(write)
+        before = model.conv.weight.detach().clone()
+        with pytest.raises(RuntimeError, match="writes into weights or buffers of the model"):
+            feature_maps(model, picture(8), "conv")
+        assert model.conv.weight.equal(before)
+    embedding = nn.Embedding(3, 4, max_norm=0.01)  # scales its weights as it runs, and may: its twin has weights of its own
+    before = embedding.weight.detach().clone()
+    assert twin(embedding)(torch.tensor([0])).norm() <= 0.011 and embedding.weight.equal(before)
+
+# %% ../nbs/07_feature_maps.ipynb #945487cc
+def test_slots_class_attributes_and_special_methods_do_not_keep_a_module_from_its_twin():
+    outside = nn.BatchNorm2d(4)
+
+
+    class Odd(nn.Module):
+        __slots__ = ("hidden",)
+        layers = [nn.BatchNorm2d(4), nn.Dropout()]
+
+        def __new__(cls, needed):
+            return super().__new__(cls)
+
+        def __init__(self, needed):
+            super().__init__()
+            object.__setattr__(self, "hidden", (nn.Dropout(),))
+            self.conv = needed
+
+        def __setattr__(self, name, value):
+            assert "conv" not in self._modules, "frozen"
+            super().__setattr__(name, value)
+
+        def forward(self, x):
+            return self.layers[1](self.hidden[0](outside(self.layers[0](self.conv(x)))))
+
+
+    model, x = Odd(nn.Conv2d(3, 4, 3)), picture(8)
+    torch.testing.assert_close(twin(model)(x), model.conv(x).detach() / (1 + 1e-5))
+    assert outside.num_batches_tracked == Odd.layers[0].num_batches_tracked == 0 and outside.training
+    with pytest.raises(ValueError, match="lazy layers.*run it once"):
+        twin(nn.LazyConv2d(4, 3))
+
+# %% ../nbs/07_feature_maps.ipynb #f4f6d752
+def test_maps_are_freed_at_once_without_the_garbage_collector():
+    class Parent(nn.Module):
+        "Its block refers to it and it keeps what it computed: cycles."
+
+        def __init__(self):
+            super().__init__()
+            self.conv, self.parent = nn.Conv2d(3, 4, 3), [self]
+            self.forward = functools.partial(Parent.compute, self)
+
+        def compute(self, x):
+            self.last = self.conv(x)
+            return self.last
+
+
+    models = [(build_model("resnet_small", 4), "*"), (torchvision.models.resnet18(), None), (Parent(), "conv")]
+    x = picture(64, 1)
+    gc.collect()
+    gc.disable()
+    try:
+        for model, layers in models:
+            before = live_tensors()
+            for _ in range(3):
+                feature_maps(model, x, layers)
+                spatial_layers(model, x)
+                with pytest.raises(ValueError):
+                    feature_maps(model, x, "none")
+            assert live_tensors() == before
+    finally:
+        gc.enable()
 
 # %% ../nbs/07_feature_maps.ipynb #b86ff011
 def test_layers_are_found_by_name_pattern_and_module_in_the_order_given():

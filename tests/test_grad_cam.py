@@ -2,6 +2,7 @@
 
 # %% ../nbs/10_grad_cam.ipynb #5b341d1a
 import copy
+import gc
 import threading
 
 import pytest
@@ -481,3 +482,85 @@ def test_guided_grad_cam_is_zero_where_grad_cam_is():
     guided = guided_grad_cam(model, x, 1, "layer4.0")
     assert guided.shape == x.shape
     torch.testing.assert_close(guided, guided_backprop(model, x, 1) * mask[:, None])
+
+# %% ../nbs/10_grad_cam.ipynb #17e5d193
+def test_three_hundred_calls_leave_no_tensor_behind_without_the_garbage_collector():
+    def live_tensors():
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+
+    model, x = seeded(build_model, "resnet_small", 4), picture(32, 1)
+    classes, some = torch.tensor([[0, 1, 2]]), ["layer2", "layer3"]
+    calls = [lambda: grad_cam(model, x), lambda: grad_cam(model, x, 1, "layer3"), lambda: grad_cam(model, x, 1, some, list(METHODS)),
+             lambda: grad_cam(model, x, classes, some), lambda: grad_cam(model, x, lambda logits: logits[:, 0], some),
+             lambda: grad_cam_batches(model, x.repeat(2, 1, 1, 1), batch_size=1, layers=some),
+             lambda: guided_backprop(model, x, 1), lambda: guided_grad_cam(model, x, 1, "layer3")]
+    gc.collect()
+    gc.disable()
+    try:
+        before = live_tensors()
+        for number in range(300):
+            calls[number % len(calls)]()
+        assert live_tensors() == before
+    finally:
+        gc.enable()
+
+# %% ../nbs/10_grad_cam.ipynb #ae3bb341
+def test_an_error_at_any_point_leaves_no_tensor_behind_either():
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            raise ArithmeticError("in the backward pass")
+
+
+    def failed(**options):
+        with pytest.raises((ArithmeticError, ValueError)):
+            grad_cam(model, x, **options)
+
+
+    model, x, live = seeded(build_model, "resnet_small", 4), picture(32, 1), []
+    METHODS["broken"] = lambda activation, gradient: 1 / 0
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(4):
+            failed(target=lambda logits: 1 / 0)
+            failed(target=lambda logits: Broken.apply(logits[:, 0]))
+            failed(target=1, method="broken")
+            failed(target=lambda logits: logits.detach()[:, 0])
+            failed(target=7)
+            live.append(sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects()))
+        assert live[1] == live[-1]
+    finally:
+        gc.enable()
+        del METHODS["broken"]
+
+# %% ../nbs/10_grad_cam.ipynb #b5e36930
+def test_a_model_that_hides_its_layers_in_a_list_is_explained_in_eval_mode_and_left_alone():
+    class Hidden(nn.Module):
+        def __init__(self, kind):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+            self.layers = kind([nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.9), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)])
+
+        def forward(self, x):
+            x = self.conv(x)
+            for layer in self.layers:
+                x = layer(x)
+            return self.fc(x.mean((2, 3)))
+
+
+    known, hidden, x = seeded(Hidden, nn.ModuleList), seeded(Hidden, list), picture(16)
+    with torch.no_grad():  # the layers of a list are no parameters that `seeded` could have set alike
+        for mine, theirs in zip([*hidden.layers, hidden.conv, hidden.fc], [*known.layers, known.conv, known.fc], strict=True):
+            mine.load_state_dict(theirs.state_dict())
+    before = [copy.deepcopy(layer.state_dict()) for layer in hidden.layers]
+    torch.testing.assert_close(guided_backprop(hidden, x, 1), guided_backprop(known, x, 1))
+    for method in METHODS:
+        torch.testing.assert_close(grad_cam(hidden, x, 1, "conv", method).maps, grad_cam(known, x, 1, "conv", method).maps)
+    for layer, state in zip(hidden.layers, before, strict=True):
+        assert layer.training and all(value.equal(state[name]) for name, value in layer.state_dict().items())
