@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['PLAIN_LAYERS', 'PLAIN_NETWORKS', 'AxisTracker', 'layout_is_certain']
 
-# %% ../nbs/06a_axes.ipynb #5393f685
+# %% ../nbs/06a_axes.ipynb #e7491217
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.ops.misc import Conv2dNormActivation, SqueezeExcitation
+from torchvision.ops.stochastic_depth import StochasticDepth
 
-# %% ../nbs/06a_axes.ipynb #bad394bf
+# %% ../nbs/06a_axes.ipynb #6cecad5a
 def _axis(name, size):
     "An axis that is `name` from end to end; of a single place nothing needs to be known."
     return () if (name, size) == ("?", 1) else ((name, size, 1, size),)
@@ -33,7 +35,7 @@ def _resized(axis, was, size):
     "The axis after its length changed and its meaning did not: by a stride, padding, slicing."
     return axis if size == was else _axis(_kind(axis), size)
 
-# %% ../nbs/06a_axes.ipynb #1407100c
+# %% ../nbs/06a_axes.ipynb #158bd1de
 def _fused(parts):
     "Neighbouring parts of one axis that continue each other, as one."
     fused = []
@@ -63,7 +65,7 @@ def _dealt(parts, sizes):
         axes.append(_fused(taken))
     return axes
 
-# %% ../nbs/06a_axes.ipynb #08c04af6
+# %% ../nbs/06a_axes.ipynb #19f7216a
 def _view(know, out, args, kwargs):
     "Axes at both ends that stay are left alone; what lies between is dealt out again."
     layout, was, shape = know(args[0]), args[0].shape, out.shape
@@ -76,7 +78,7 @@ def _view(know, out, args, kwargs):
     axes = _dealt(parts, shape[start:len(shape) - end])
     return None if axes is None else (*layout[:start], *axes, *layout[len(was) - end:])
 
-# %% ../nbs/06a_axes.ipynb #e1992e04
+# %% ../nbs/06a_axes.ipynb #c19a1bd6
 def _merged(axes, size):
     "One axis that several tensors share."
     known = {axis for axis in axes if axis and axis[0][0] not in "?R"}
@@ -111,7 +113,7 @@ def _cat(know, out, args, kwargs):
     axes[dim] = _axis("C" if found <= {"C"} else "T" if found & set("HWT") else "?", out.shape[dim])
     return tuple(axes)
 
-# %% ../nbs/06a_axes.ipynb #323e2191
+# %% ../nbs/06a_axes.ipynb #8fd04529
 def _same(know, out, args, kwargs):
     return know(args[0])
 
@@ -139,7 +141,7 @@ def _without(dims, layout):
     gone = {dim % len(layout) for dim in dims}
     return tuple(axis for i, axis in enumerate(layout) if i not in gone)
 
-# %% ../nbs/06a_axes.ipynb #c12e0c39
+# %% ../nbs/06a_axes.ipynb #ea2f399f
 def _squeeze(know, out, args, kwargs):
     was = args[0].shape
     dims = range(len(was)) if len(args) < 2 else [args[1]] if isinstance(args[1], int) else args[1]
@@ -165,7 +167,7 @@ def _reduce(know, out, args, kwargs, place=1):
 def _norm(know, out, args, kwargs):
     return _reduce(know, out, args, kwargs, place=2)
 
-# %% ../nbs/06a_axes.ipynb #3a19e828
+# %% ../nbs/06a_axes.ipynb #a17381de
 def _repeated(axis, was, size):
     return axis if size == was else _axis("C" if {part[0] for part in axis} == {"C"} else "R" if was == 1 else "?", size)
 
@@ -200,7 +202,7 @@ def _flip(know, out, args, kwargs):
         layout[dim] = _axis(kind.swapcase() if kind in "HWhw" else kind, out.shape[dim])
     return tuple(layout)
 
-# %% ../nbs/06a_axes.ipynb #a40cf5cd
+# %% ../nbs/06a_axes.ipynb #8c66b7f4
 def _windows(know, out, args, kwargs):
     "Pooling, resizing, padding, pixel shuffling: the last axes change in length, channels perhaps in number."
     layout, was = know(args[0]), args[0].shape
@@ -234,7 +236,7 @@ def _linear(know, out, args, kwargs):
 def _attention(know, out, args, kwargs):
     return (*know(args[0])[:-1], (know(args[2]) or know(args[0]))[-1])
 
-# %% ../nbs/06a_axes.ipynb #cee89b96
+# %% ../nbs/06a_axes.ipynb #f8e7d052
 _RULES = {
     _same: "clone _to_copy detach alias lift_fresh contiguous roll cumsum fill_ zero_ bernoulli_ native_dropout "
            "_softmax _safe_softmax _log_softmax native_batch_norm cudnn_batch_norm miopen_batch_norm "
@@ -282,7 +284,7 @@ def _rule(func):
 def _has_memory(tensor):
     return isinstance(tensor, torch.Tensor) and tensor.layout is torch.strided and tensor.device.type != "meta"
 
-# %% ../nbs/06a_axes.ipynb #c76bee90
+# %% ../nbs/06a_axes.ipynb #8edb7612
 class AxisTracker(TorchDispatchMode):
     "In this context the axes of every tensor that descends from the images `x` (B, C, H, W) are followed."
 
@@ -318,7 +320,7 @@ class AxisTracker(TorchDispatchMode):
         words = [_in_words(axis) for axis in layout]
         return f"({', '.join(['B', *words[1:]] if words and len(tensor) == self.batch == 1 else words)})"
 
-# %% ../nbs/06a_axes.ipynb #320d38ad
+# %% ../nbs/06a_axes.ipynb #23a31694
 def _note_results(axes, func, out, args, kwargs):
     if func not in axes.rules:
         axes.rules[func] = _rule(func)
@@ -338,7 +340,7 @@ def _note_base(axes, piece):
     if layout is not None and whole.ndim == piece.ndim and axes.layout(whole) is None:
         axes.note(whole, tuple(_resized(*axis) for axis in zip(layout, piece.shape, whole.shape, strict=True)))
 
-# %% ../nbs/06a_axes.ipynb #f8b4f914
+# %% ../nbs/06a_axes.ipynb #0ebefe17
 _WORDS = {"H": "h", "W": "w", "h": "h mirrored", "w": "w mirrored", "T": "tokens", "R": "repeated"}
 
 
@@ -353,18 +355,22 @@ def _is_map_layout(layout, whole_batch):
     return ({part[0] for part in batch} <= {"B"} and "B" not in {part[0] for part in channels}
             and _is_whole(height) and height[0][0] == "H" and _is_whole(width) and width[0][0] == "W")
 
-# %% ../nbs/06a_axes.ipynb #4bdbcf6e
-PLAIN_LAYERS = {nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Identity, nn.Dropout,
-                nn.Sequential, nn.ModuleList}
-PLAIN_NETWORKS = {"resnet_tutorial.models", "resnet_tutorial.residual_unet", "resnet_tutorial.fast_resnet",
-                  "torchvision.models.resnet"}  # modules whose classes keep to (B, C, h, w) throughout
+# %% ../nbs/06a_axes.ipynb #98af4d1b
+PLAIN_LAYERS = {nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.MaxPool2d,
+                nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Identity, nn.Dropout, nn.Sequential, nn.ModuleList, StochasticDepth,
+                Conv2dNormActivation, SqueezeExcitation}
+PLAIN_NETWORKS = {"resnet_tutorial.models", "resnet_tutorial.residual_unet", "resnet_tutorial.fast_resnet"} | {
+    f"torchvision.models.{name}" for name in ("resnet", "densenet", "vgg", "googlenet", "inception", "mobilenetv2", "mobilenetv3",
+                                              "efficientnet", "regnet", "shufflenetv2", "squeezenet", "mnasnet")
+}  # Python modules whose classes keep to (B, C, h, w) throughout
 
 
 def layout_is_certain(model: nn.Module) -> bool:
     "Is every output with four axes (B, C, h, w), by the types of all layers alone?"
     for name, module in model.named_modules():
         kind = type(module)
-        known = kind in PLAIN_LAYERS or kind.__module__ in PLAIN_NETWORKS or (kind is nn.Linear and name.startswith("fc"))
+        known = kind in PLAIN_LAYERS or kind.__module__ in PLAIN_NETWORKS
+        known = known or kind is nn.Linear and name.partition(".")[0] in ("fc", "classifier", "aux1", "aux2", "AuxLogits")
         if not known or module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
             return False
     return True
