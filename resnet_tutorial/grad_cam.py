@@ -211,7 +211,7 @@ def _joined(parts):
     target = None if parts[0].target is None else torch.cat([part.target.cpu() for part in parts])
     return replace(parts[0], maps=maps, logits=torch.cat([part.logits.cpu() for part in parts]), target=target)
 
-# %% ../nbs/10_grad_cam.ipynb #7c125243
+# %% ../nbs/10_grad_cam.ipynb #598c3ba7
 def _targets_of_all(target, count):
     "The target of `count` images, to be cut into batches; ValueError where it is of another number."
     if not count:
@@ -299,7 +299,7 @@ class _GuidedReLUs(TorchFunctionMode):
 
 _RECTIFIERS = _RELUS | _RELUS6 | _HARDTANHS | _THRESHOLDS | _CLAMPS | _CLAMPS_MIN | _MAXIMA
 
-# %% ../nbs/10_grad_cam.ipynb #1d238eaa
+# %% ../nbs/10_grad_cam.ipynb #92f9e388
 _BENT = {
     "Gelu": "GELU", "Silu": "SiLU", "Hardswish": "Hardswish", "Elu": "ELU, SELU or CELU", "Celu": "CELU", "LeakyRelu": "LeakyReLU",
     "PreluKernel": "PReLU", "RreluWithNoise": "RReLU", "Mish": "Mish", "Softplus": "Softplus", "LogSigmoid": "LogSigmoid",
@@ -328,7 +328,7 @@ def _origin(node):
         node = _sources(node)[0]
     return node
 
-# %% ../nbs/10_grad_cam.ipynb #2f26fd86
+# %% ../nbs/10_grad_cam.ipynb #a13105b9
 def _uses(node, users):
     "What is done with a signal after reshaping and constants: pairs of the operation and the other signals in it."
     for user in users[node]:
@@ -372,7 +372,7 @@ def _bent_by(node, users):
         return f"{name}, an autograd function of its own"
     return "a product with a mask" if _is_mask(node) else None
 
-# %% ../nbs/10_grad_cam.ipynb #4ee881bf
+# %% ../nbs/10_grad_cam.ipynb #09f68006
 def _check_guided(logits):
     "ValueError where anything but guided ReLUs bends the signal on its way from the image, or where there is none."
     todo, users = [logits.grad_fn] if logits.grad_fn is not None else [], {logits.grad_fn: []}

@@ -142,7 +142,7 @@ def test_batches_give_the_maps_of_one_pass():
     assert parts["grad_cam"].target.tolist() == target and parts["layer_cam"].method == "layer_cam"
     torch.testing.assert_close(grad_cam_batches(model, x, batch_size=2).logits, whole.logits)
 
-# %% ../nbs/10_grad_cam.ipynb #1a158e8f
+# %% ../nbs/10_grad_cam.ipynb #94c1e099
 def test_a_single_logit_is_explained_as_it_answers():
     model, x = seeded(build_model, "resnet_small", 1), picture(batch=4)
     with torch.no_grad():
@@ -162,7 +162,7 @@ def test_a_single_logit_is_explained_as_it_answers():
         cam = class_activation_map(model.forward_features(x), model.fc.weight, result.target) / 64
     assert peak_error(grad_cam(model, x, layers="layer4.0").maps["layer4.0"], cam) < 1e-5
 
-# %% ../nbs/10_grad_cam.ipynb #b1424426
+# %% ../nbs/10_grad_cam.ipynb #efe55d5d
 def test_a_model_that_ends_in_a_softmax_or_sigmoid_is_refused_unless_its_probability_is_asked_for():
     model, x = seeded(build_model, "resnet_small", 4), picture()
     for end, name in ((nn.Softmax(1), "softmax"), (nn.LogSoftmax(1), "log_softmax"), (nn.Sigmoid(), "sigmoid")):
@@ -174,7 +174,7 @@ def test_a_model_that_ends_in_a_softmax_or_sigmoid_is_refused_unless_its_probabi
         expected = grad_cam(model, x, lambda logits, end=end: end(logits)[:, 2], "layer4.0").maps["layer4.0"]
         torch.testing.assert_close(p, expected)
 
-# %% ../nbs/10_grad_cam.ipynb #aad45075
+# %% ../nbs/10_grad_cam.ipynb #087cfc51
 def test_multi_hot_targets_and_targets_of_another_number_of_images_are_refused():
     model, x = build_model("resnet_small", 6), picture()
     with pytest.raises(ValueError, match="looks like multi-hot rows"):
@@ -187,7 +187,7 @@ def test_multi_hot_targets_and_targets_of_another_number_of_images_are_refused()
     with pytest.raises(ValueError, match="images is empty"):
         grad_cam_batches(model, x[:0])
 
-# %% ../nbs/10_grad_cam.ipynb #e773fb1b
+# %% ../nbs/10_grad_cam.ipynb #19f31016
 def test_layers_with_channels_last_are_refused_with_those_that_have_a_map():
     model, x = torchvision.models.swin_t(num_classes=3), picture(64, 1)
     with pytest.raises(ValueError, match=r"layer 'features.7' puts out \(1, 2, 2, 768\) with \(B, h, w, C\) \(channels last\).*: features.0.0, permute$"):
@@ -499,7 +499,7 @@ def test_guided_backpropagation_stops_negative_signals_at_every_relu():
     assert guided_backprop(Score(), x, 1).tolist() == [[[[1, 0], [0, 1]]]]
     assert x.grad is None
 
-# %% ../nbs/10_grad_cam.ipynb #984672d0
+# %% ../nbs/10_grad_cam.ipynb #1d27d028
 def test_every_form_of_a_relu_is_guided_and_relu6_stops_signals_at_its_upper_cut_too():
     class Between(nn.Module):
         "Two convolutions with an activation after each, pooling and a linear layer; all weights as those of seed 0."
@@ -537,7 +537,7 @@ def test_every_form_of_a_relu_is_guided_and_relu6_stops_signals_at_its_upper_cut
                 torch.testing.assert_close(guided_backprop(model, x, 1), by_hand(model, x, high), msg=str(act))
     assert not torch.allclose(by_hand(model, x, 6), by_hand(model, x, torch.inf))
 
-# %% ../nbs/10_grad_cam.ipynb #88b221de
+# %% ../nbs/10_grad_cam.ipynb #574652cb
 def test_networks_with_other_activations_or_with_none_are_refused_by_what_was_found():
     class Net(nn.Module):
         def __init__(self, act, last):
@@ -576,7 +576,7 @@ def test_networks_with_other_activations_or_with_none_are_refused_by_what_was_fo
     with pytest.raises(ValueError, match="this network has none between image and score"):
         guided_backprop(Net(nn.Identity(), nn.Identity()), x, 1)
 
-# %% ../nbs/10_grad_cam.ipynb #6c8458e5
+# %% ../nbs/10_grad_cam.ipynb #a9690002
 def test_gates_and_attention_beside_relus_are_no_activations():
     class Gated(nn.Module):
         def __init__(self, gate):
@@ -597,7 +597,7 @@ def test_gates_and_attention_beside_relus_are_no_activations():
     with pytest.raises(ValueError, match="this network has SiLU:"):
         guided_backprop(Gated(nn.SiLU()), picture(10), 1)
 
-# %% ../nbs/10_grad_cam.ipynb #a7c154c9
+# %% ../nbs/10_grad_cam.ipynb #6b924aa0
 def test_known_architectures_are_guided_or_refused_as_their_activations_say():
     for name, refused in (
         ("vgg11", None), ("squeezenet1_1", None), ("densenet121", None), ("mobilenet_v2", None), ("regnet_y_400mf", None),
@@ -610,7 +610,7 @@ def test_known_architectures_are_guided_or_refused_as_their_activations_say():
         else:
             assert guided_backprop(model, x).isfinite().all()
 
-# %% ../nbs/10_grad_cam.ipynb #f129f5d2
+# %% ../nbs/10_grad_cam.ipynb #b184fbd8
 def test_guided_maps_explain_the_class_or_the_function_that_was_asked_for_of_a_single_logit_the_answer():
     model, x = seeded(build_model, "resnet_small", 4), picture()
     def margin(logits):
