@@ -19,32 +19,22 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from torch import nn
 
+from .feature_maps import twin
 from .localization import cam_boxes
+from .targets import check_logits, read_target
 
 _all_ = ["cam_boxes"]  # re-exported
-
-# %% ../nbs/09_cam.ipynb #63015c0e
-def _check_target(target, batch, num_classes):
-    "target as an int64 tensor (B,); says what is wrong with it otherwise."
-    target = torch.as_tensor(target)
-    if target.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8):
-        raise TypeError(f"target of type {target.dtype}; expected class numbers (integers)")
-    target = target.long().expand(batch) if target.ndim == 0 else target.long()
-    if target.shape != (batch,):
-        raise ValueError(f"target of shape {tuple(target.shape)} for {batch} pictures; expected one class for each")
-    if batch and not 0 <= int(target.min()) <= int(target.max()) < num_classes:
-        raise ValueError(f"target {target.unique().tolist()}; expected classes 0 to {num_classes - 1}")
-    return target
 
 # %% ../nbs/09_cam.ipynb #72d3e6df
 def class_activation_map(
     features: torch.Tensor,                     # (B, C, h, w): what global average pooling receives
     weight: torch.Tensor,                       # (K, C): the linear head's weight
-    target: int | torch.Tensor | None = None,   # one class, one for each picture (B,), or None: all
+    target: int | torch.Tensor | None = None,   # one class, one for each image (B,), or None: all
 ) -> torch.Tensor:                              # (B, h, w), or (B, K, h, w) for all classes; signed, raw
     """sum_c weight[k, c] features[:, c]: the class score before its average over places (Zhou et al. 2016, sec. 2).
 
-    All classes together are one 1x1 convolution."""
+    All classes together are one 1x1 convolution. The single row of a head with one logit is class 1; class 0 is its
+    negative."""
     if features.ndim != 4 or weight.ndim != 2 or features.shape[1] != weight.shape[1]:
         raise ValueError(
             f"features {tuple(features.shape)} and weight {tuple(weight.shape)}; expected (B, C, h, w) and (K, C)"
@@ -52,7 +42,8 @@ def class_activation_map(
     weight = weight.to(features.dtype)
     if target is None:
         return F.conv2d(features, weight[:, :, None, None])
-    target = _check_target(target, len(features), len(weight))
+    target = read_target(target, len(features), len(weight), several=False)
+    weight = torch.cat([-weight, weight]) if len(weight) == 1 else weight
     return torch.einsum("bc,bchw->bhw", weight[target.to(weight.device)], features)
 
 # %% ../nbs/09_cam.ipynb #e8f8e06c
@@ -139,22 +130,60 @@ def cam_maps(
     prepare: Callable | None = None,  # makes a batch what the model expects (run.normalization); None: it is already
     batch_size: int = 64,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # maps of all classes (N, K, h, w) and logits (N, K), on the CPU
-    "Class activation maps and logits of many pictures, from one forward pass; the model is in eval mode meanwhile."
+    """Class activation maps and the model's logits of many images, from one forward pass in eval mode.
+
+    TypeError for a model without these parts, ValueError for one whose logits are not those of global average pooling
+    and `fc`: its maps would belong to another network. The map of a single logit speaks for class 1."""
     for part in ("forward_features", "fc"):
         if not hasattr(model, part):
             raise TypeError(f"{type(model).__name__} has no {part}; use grad_cam, which needs no such model")
-    device, training = next(model.parameters()).device, model.training
-    model.eval()
-    maps, logits = [], []
-    try:
-        for batch in images.split(batch_size):
-            batch = prepare(batch.to(device)) if prepare else batch.to(device)
-            features = model.forward_features(batch)
-            maps.append(class_activation_map(features, model.fc.weight).float().cpu())
-            logits.append(model.fc(features.mean((2, 3))).float().cpu())
-    finally:
-        model.train(training)
+    if not isinstance(model.fc, nn.Linear):
+        raise TypeError(f"fc of {type(model).__name__} is {type(model.fc).__name__}, not one Linear layer; use grad_cam, which "
+                        "needs no such head")
+    device, maps, logits = next(model.parameters()).device, [], []
+    for batch in images.split(batch_size):
+        features, answer = _features_and_logits(model, prepare(batch.to(device)) if prepare else batch.to(device))
+        maps.append(class_activation_map(features, model.fc.weight).float().cpu())
+        logits.append(answer.float().cpu())
     return torch.cat(maps), torch.cat(logits)
+
+# %% ../nbs/09_cam.ipynb #83504687
+def _features_and_logits(model, x):
+    "What `forward_features` returns on the model's own way to its logits; ValueError where pooling and `fc` are not all."
+    body, kept = twin(model), []
+
+    def forward_features(*args, **kwargs):
+        kept.append(type(body).forward_features(body, *args, **kwargs))
+        return kept[-1]
+
+    vars(body)["forward_features"] = forward_features
+    logits = body(x)
+    check_logits(logits)
+    features = kept[-1] if kept else type(body).forward_features(body, x)
+    if not torch.is_tensor(features) or features.ndim != 4:
+        got = tuple(features.shape) if torch.is_tensor(features) else type(features).__name__
+        raise ValueError(f"forward_features of {type(model).__name__} returns {got}; expected a map (B, C, h, w); use grad_cam")
+    _check_head(type(model).__name__, features, body.fc, logits)
+    return features, logits
+
+
+def _check_head(name, features, fc, logits):
+    "ValueError where the logits are not fc(mean of the features over places), within rounding."
+    weight, pooled = fc.weight.double(), features.double().mean((2, 3))
+    fits = weight.shape == (logits.shape[1], features.shape[1])
+    made = pooled @ weight.T + (0 if fc.bias is None else fc.bias.double()) if fits else None
+    if not fits or (made - logits).abs().amax() > _rounding(features, logits) * (pooled.abs() @ weight.abs().T + 1e-6).amax():
+        off = f"differ by up to {(made - logits).abs().amax():.3g}" if fits else f"are {tuple(logits.shape)}"
+        raise ValueError(f"the logits of {name} are not those of global average pooling and fc (they {off}): its head has another "
+                         "pooling or further steps, so maps of fc would not explain its answer; use grad_cam, which needs no "
+                         "such head")
+
+
+def _rounding(*tensors):
+    "How far two ways to the same sum may differ, relative to the sum of magnitudes."
+    eps = max(torch.finfo(t.dtype).eps for t in tensors)
+    coarse = torch.get_float32_matmul_precision() != "highest" or torch.is_autocast_enabled(tensors[0].device.type)
+    return max(64 * eps if eps < 1e-4 else 2 * eps, 1e-2 if coarse else 0)
 
 # %% ../nbs/09_cam.ipynb #6a4f44ba
 def box_image(

@@ -18,7 +18,7 @@ import types
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial, singledispatch
 
 import matplotlib
@@ -28,6 +28,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader, Dataset
+
+from .axes import AxisTracker, layout_is_certain
 
 # %% ../nbs/07_feature_maps.ipynb #8d1836ed
 def plain_model(model: nn.Module) -> nn.Module:
@@ -415,6 +417,7 @@ def _matches(layer, names):
 
 # %% ../nbs/07_feature_maps.ipynb #e06dd50e
 def _is_map(out):
+    "Has it the shape of a map? Whether its axes are (B, C, h, w) is for the tracker to say."
     return torch.is_tensor(out) and out.ndim == 4 and out.is_floating_point() and out.shape[-1] * out.shape[-2] > 1
 
 
@@ -424,11 +427,12 @@ class _Recorder:
     def __init__(self, model, wanted, with_grad):
         self.model, self.close = _twin(model)
         self.wanted, self.with_grad, self.cloned = wanted, with_grad, set()
+        self.axes, self.follow = None, not layout_is_certain(plain_model(model))
         self.names = {label.partition("#")[0] for label in wanted}
 
     def keep(self, name, out):
         asked = name in self.wanted or f"{name}#{len(self.calls[name])}" in self.wanted
-        if not asked or not _is_map(out):
+        if not asked or not _is_map(out) or self.axes and not self.axes.is_map(out):
             self.calls[name].append((out, None))
             return out
         # autograd starts here where no earlier layer was asked for: nothing before it needs a graph
@@ -455,7 +459,8 @@ class _Recorder:
     def repeat(self, x):
         for _ in range(2):
             self.calls = {name: [] for name in self.names}
-            out = self.model(x)
+            with AxisTracker(x) if self.follow else nullcontext() as self.axes:
+                out = self.model(x)
             changed = {n for n, calls in self.calls.items() for kept, was in calls if was not in (None, kept._version)}
             if not changed:
                 return out
@@ -463,14 +468,14 @@ class _Recorder:
         raise RuntimeError(f"the model writes in place over {', '.join(sorted(changed))} even when given a copy")
 
 # %% ../nbs/07_feature_maps.ipynb #932e209f
-def _pick(wanted, calls, model, x):
+def _pick(wanted, recorder, model, x):
     "From name -> calls to label -> map; refuses what was asked for by name and has no single map."
-    maps = {}
+    maps, calls = {}, recorder.calls
     for label, named in wanted.items():
         name, _, call = label.partition("#")
-        good = [kept for kept, _ in calls[name] if _is_map(kept)]
+        good = [kept for kept, version in calls[name] if version is not None]
         if named:
-            maps[label] = _one_call(label, name, call, calls[name], model, x)
+            maps[label] = _one_call(label, name, call, recorder, model, x)
         elif len(good) == 1:
             maps[label] = good[0]
         else:
@@ -480,7 +485,8 @@ def _pick(wanted, calls, model, x):
     return maps
 
 # %% ../nbs/07_feature_maps.ipynb #cb7c5f24
-def _one_call(label, name, call, calls, model, x):
+def _one_call(label, name, call, recorder, model, x):
+    calls = recorder.calls[name]
     if not calls:
         raise ValueError(f"layer {name!r} did not run in this forward pass (eval mode); {_have_maps(model, x)}")
     if not call and len(calls) > 1:
@@ -488,11 +494,33 @@ def _one_call(label, name, call, calls, model, x):
                          f"call up to {name}#{len(calls) - 1} for its last")
     if call and not (call.isdigit() and int(call) < len(calls)):
         raise ValueError(f"layer {label!r}: {name!r} runs {len(calls)} times, so calls are #0 to #{len(calls) - 1}")
-    kept = calls[int(call or 0)][0]
-    if not _is_map(kept):
-        shape = tuple(kept.shape) if torch.is_tensor(kept) else type(kept).__name__
-        raise ValueError(f"layer {label!r} puts out {shape}, no spatial map (B, C, h, w); {_have_maps(model, x)}")
+    kept, version = calls[int(call or 0)]
+    if version is None:
+        found = _in_words(kept, recorder.axes)
+        raise ValueError(f"layer {label!r} puts out {found}, no spatial map (B, C, h, w); {_have_maps(model, x)}")
     return kept
+
+# %% ../nbs/07_feature_maps.ipynb #5e162b6e
+_READINGS = {  # what the names of the axes show -> what it is
+    "unknown": "it cannot be told from here which axis is which",
+    "?": "it cannot be told from here which axis is which",
+    "tokens": "tokens, as attention has them",
+    "h*w": "tokens or windows, as attention has them",
+    "(B, h, w, C)": "channels last",
+    "w, h)": "height and width swapped",
+    "mirrored": "mirrored against the image",
+    "": "not the axes of a map",
+}
+
+
+def _in_words(out, axes):
+    "A layer's output: its type or shape and, where it has four axes, what they are."
+    if not torch.is_tensor(out):
+        return type(out).__name__
+    if axes is None or not _is_map(out):
+        return str(tuple(out.shape))
+    names = axes.names(out)
+    return f"{tuple(out.shape)} with {names} ({next(what for sign, what in _READINGS.items() if sign in names)})"
 
 # %% ../nbs/07_feature_maps.ipynb #71a2c865
 def _have_maps(model, x):
@@ -505,14 +533,16 @@ def spatial_layers(
     model: nn.Module,
     x: torch.Tensor,                         # (B, C, H, W)
 ) -> dict[str, tuple[int, int, int]]:        # name -> (channels, height, width)
-    "Every layer whose output is a spatial map for this input, in the order of `named_modules`."
+    """Every layer whose output is a spatial map (B, C, h, w) for this input, in the order of `named_modules`.
+
+    Outputs with four axes of another meaning (channels last, attention), or of one that is not certain, are left out."""
     names = [name for name, _ in plain_model(model).named_modules() if name]
     names = [name.replace("_orig_mod.", "") for name in names]
     with torch.inference_mode(False), torch.no_grad():
         recorder = _Recorder(model, names, with_grad=False)
         recorder.run(x[:1].clone())
-    firsts = {name: recorder.calls[name][0][0] for name in names if recorder.calls[name]}
-    return {name: tuple(kept.shape[1:]) for name, kept in firsts.items() if _is_map(kept)}
+    firsts = {name: recorder.calls[name][0] for name in names if recorder.calls[name]}
+    return {name: tuple(kept.shape[1:]) for name, (kept, version) in firsts.items() if version is not None}
 
 # %% ../nbs/07_feature_maps.ipynb #e8829c81
 def _recorder(model, x, layers, with_grad):
@@ -532,7 +562,7 @@ def forward_with_maps(
     with torch.inference_mode(False), torch.set_grad_enabled(with_grad):
         recorder = _recorder(model, x, layers, with_grad)
         out = recorder.run(_share(x))
-        return out, _pick(recorder.wanted, recorder.calls, model, _share(x))
+        return out, _pick(recorder.wanted, recorder, model, _share(x))
 
 # %% ../nbs/07_feature_maps.ipynb #d89fffc1
 @contextmanager
@@ -541,7 +571,7 @@ def maps_with_grad(model: nn.Module, x: torch.Tensor, layers=None) -> Iterator[t
     recorder = _recorder(model, x, layers, with_grad=True)
     try:
         out = recorder.run(_share(x))
-        yield out, _pick(recorder.wanted, recorder.calls, model, _share(x))
+        yield out, _pick(recorder.wanted, recorder, model, _share(x))
     finally:
         recorder.close()
 
@@ -551,7 +581,9 @@ def feature_maps(
     x: torch.Tensor,                  # (B, C, H, W), normalised
     layers=None,                      # names, patterns or modules; None: every residual block
 ) -> dict[str, torch.Tensor]:         # name -> (B, C, h, w), in the order given
-    "What layers put out, from one forward pass."
+    """What layers put out, from one forward pass.
+
+    ValueError for a layer that was named and whose output is not (B, C, h, w) for certain, with what it is instead."""
     return forward_with_maps(model, x, layers)[1]
 
 # %% ../nbs/07_feature_maps.ipynb #48cd5a76

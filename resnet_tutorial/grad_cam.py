@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from .cam import normalize, upsample
 from .feature_maps import maps_with_grad, temporary_twin
+from .targets import as_array, class_scores
 
 # %% ../nbs/10_grad_cam.ipynb #904ba418
 def grad_cam_map(activation, gradient):
@@ -63,8 +64,8 @@ METHODS = {
 class CAMs:
     "Maps of several layers, with the logits of the same forward pass."
     maps: dict[str, torch.Tensor]  # layer -> (B, h, w), or (B, K, h, w) for K classes; raw and signed at first
-    logits: torch.Tensor           # (B, num_classes)
-    target: torch.Tensor | None    # (B,) or (B, K) classes that are explained; None: the score was a function
+    logits: torch.Tensor           # (B, num_classes), signed as the model puts them out
+    target: torch.Tensor | None    # (B,) or (B, K) classes that are explained (0 and 1 for a single logit); None: a function
     method: str
     closed_form: bool              # the head's weights gave the gradient: no backward pass
 
@@ -91,29 +92,6 @@ class CAMs:
         if how not in fused:
             raise ValueError(f"how={how!r}; expected {', '.join(fused)}")
         return fused[how](0)
-
-# %% ../nbs/10_grad_cam.ipynb #435c4f56
-def _scores(logits, target):
-    "What is explained: classes (B,), (B, K) or None, and the scores (B,) or (B, K)."
-    if not torch.is_tensor(logits) or logits.ndim != 2:
-        got = tuple(logits.shape) if torch.is_tensor(logits) else type(logits).__name__
-        raise ValueError(f"the model puts out {got}; expected logits (B, K): wrap it in a module that returns them")
-    batch, classes = logits.shape
-    if callable(target):
-        scores = target(logits)
-        if not torch.is_tensor(scores) or scores.shape != (batch,):
-            raise ValueError(f"target(logits) gave {getattr(scores, 'shape', scores)}; expected one score a picture ({batch},)")
-        return None, scores
-    target = logits.argmax(1) if target is None else torch.as_tensor(target, device=logits.device)
-    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-        raise TypeError(f"target of type {target.dtype}; expected class numbers (integers) or a function of the logits")
-    target = (target.expand(batch) if target.ndim == 0 else target).long()
-    if target.ndim > 2 or len(target) != batch:
-        raise ValueError(f"target of shape {tuple(target.shape)} for {batch} pictures; expected ({batch},), or ({batch}, K) "
-                         "for K classes of each")
-    if target.numel() == 0 or target.min() < 0 or target.max() >= classes:
-        raise ValueError(f"target {target.unique().tolist()}; expected classes 0 to {classes - 1}")
-    return target, logits.gather(1, target.reshape(batch, -1)).reshape(target.shape)
 
 # %% ../nbs/10_grad_cam.ipynb #7969fe7a
 _RESHAPES = ("ViewBackward0", "ReshapeAliasBackward0", "UnsafeViewBackward0", "SqueezeBackward1", "SqueezeBackward2",
@@ -148,6 +126,7 @@ def _head_weight(logits, activation):
 def _closed_form(weight, target, activation):
     "d logit_k / d A = W[k] / (h w) at every place: the gradient (B, C, h, w) or (K, B, C, h, w) without a backward pass."
     h, w = activation.shape[-2:]
+    weight = torch.cat([-weight, weight]) if len(weight) == 1 else weight  # a single logit: class 0 is its negative
     gradient = weight[target.t() if target.ndim == 2 else target] / (h * w)
     return gradient[..., None, None].expand(*gradient.shape, h, w)
 
@@ -193,12 +172,16 @@ def grad_cam(
 
     The model may be frozen, in train mode, compiled or in use by other threads, and stays as it is: maps come from a
     second body with the same weights, in eval mode. At the last block before global average pooling and a linear
-    head, the gradient is the head's weight / (h w) and there is no backward pass (`closed_form`)."""
+    head, the gradient is the head's weight / (h w) and there is no backward pass (`closed_form`). Of a single logit z,
+    class 1 has the score z and class 0 has -z.
+
+    ValueError for a layer whose output is not (B, C, h, w) for certain, a target that is no class number, and a model
+    that ends in a softmax or sigmoid, unless `target` is a function of what it puts out."""
     methods = [method] if isinstance(method, str) else list(method)
     if not methods or not set(methods) <= set(METHODS):
         raise ValueError(f"method {method!r}; expected one or more of {', '.join(METHODS)}")
     with torch.inference_mode(False), torch.enable_grad(), maps_with_grad(model, x, layers) as (logits, maps):
-        target, scores = _scores(logits, target)
+        target, scores = class_scores(logits, target)
         found, closed = _maps_of(methods, logits, target, scores, maps)
         logits = logits.detach()
     results = {name: CAMs({layer: found[layer][name] for layer in maps}, logits, target, name, closed) for name in methods}
@@ -234,6 +217,19 @@ def _joined(parts):
     target = None if parts[0].target is None else torch.cat([part.target.cpu() for part in parts])
     return replace(parts[0], maps=maps, logits=torch.cat([part.logits.cpu() for part in parts]), target=target)
 
+# %% ../nbs/10_grad_cam.ipynb #598c3ba7
+def _targets_of_all(target, count):
+    "The target of `count` images, to be cut into batches; ValueError where it is of another number."
+    if not count:
+        raise ValueError("images is empty; give at least one (N, C, H, W)")
+    if target is None or callable(target) or isinstance(target, int):
+        return target
+    target = as_array(target)
+    if target.ndim and len(target) != count:
+        raise ValueError(f"target of shape {tuple(target.shape)} for {count} images; expected ({count},), or ({count}, K) for K "
+                         "classes of each")
+    return target
+
 # %% ../nbs/10_grad_cam.ipynb #925f05cf
 def grad_cam_batches(
     model: nn.Module,
@@ -245,9 +241,8 @@ def grad_cam_batches(
     batch_size: int = 50,
 ) -> CAMs:                            # several methods: dict method -> CAMs; all on the CPU
     "`grad_cam` of many pictures, batch by batch."
-    device = next(model.parameters()).device
-    target = target if target is None or callable(target) or isinstance(target, int) else torch.as_tensor(target)
-    parts = []
+    device, parts = next(model.parameters()).device, []
+    target = _targets_of_all(target, len(images))
     for start in range(0, len(images), batch_size):
         batch = images[start:start + batch_size].to(device)
         chosen = target[start:start + batch_size] if torch.is_tensor(target) and target.ndim else target
@@ -255,51 +250,181 @@ def grad_cam_batches(
     return _joined(parts) if isinstance(method, str) else {name: _joined([p[name] for p in parts]) for name in parts[0]}
 
 # %% ../nbs/10_grad_cam.ipynb #10e95d87
-_RELUS = {F.relu, F.relu_, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_}
+def _functions(*names):
+    "The functions, in-place functions and tensor methods of these names."
+    homes = (torch, F, torch.Tensor, torch._C._nn)
+    return {getattr(home, name) for home in homes for n in names for name in (n, f"{n}_") if hasattr(home, name)}
 
 
+_RELUS, _RELUS6, _HARDTANHS, _THRESHOLDS = (_functions(n) for n in ("relu", "relu6", "hardtanh", "threshold"))
+_CLAMPS, _CLAMPS_MIN, _MAXIMA = _functions("clamp", "clip"), _functions("clamp_min"), _functions("maximum", "max", "fmax")
+
+
+def _limits(function, x, *args, inplace=False, **kwargs):
+    "Between which two values a call lets signals pass, if it is a ReLU or one with a cut above; None for any other."
+    if function in _RELUS or function in _RELUS6:
+        return 0, 6 if function in _RELUS6 else torch.inf
+    if function in _THRESHOLDS:
+        return (0, torch.inf) if (*args, *kwargs.values())[:2] == (0, 0) else None
+    if function in _MAXIMA:  # maximum(x, 0)
+        other = args[0] if args else kwargs.get("other")
+        return (0, torch.inf) if torch.is_tensor(other) and not other.requires_grad and not other.any() else None
+    low, high = (-1, 1) if function in _HARDTANHS else (None, None)
+    low, high = (*args, *(low, high)[len(args):])[:2]
+    low, high = kwargs.get("min", kwargs.get("min_val", low)), kwargs.get("max", kwargs.get("max_val", high))
+    cut_below = not torch.is_tensor(low) and low is not None and 0 <= low <= 1e-3  # a little above 0: kept from dividing by 0
+    return (low, torch.inf if high is None else high) if cut_below and not torch.is_tensor(high) else None
+
+# %% ../nbs/10_grad_cam.ipynb #b9b39d6c
 class _GuidedReLU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
-        out = x.clamp(min=0)
-        ctx.save_for_backward(out)
-        return out
+    def forward(ctx, x, low, high):
+        ctx.save_for_backward((x > low) & (x < high))
+        return x.clamp(low, high)
 
     @staticmethod
     def backward(ctx, gradient):
-        return gradient.clamp(min=0) * (ctx.saved_tensors[0] > 0)
+        return gradient.clamp(min=0) * ctx.saved_tensors[0], None, None
 
-# %% ../nbs/10_grad_cam.ipynb #b9b39d6c
+
 class _GuidedReLUs(TorchFunctionMode):
-    "In this context every ReLU, module or function, passes back only what is positive in both directions."
+    "In this context every ReLU passes back only what is positive in both directions."
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function not in _RELUS:
-            return function(*args, **(kwargs or {}))
-        out = _GuidedReLU.apply(args[0])
-        in_place = function in {F.relu_, torch.relu_, torch.Tensor.relu_} or (kwargs or {}).get("inplace", False)
-        return args[0].copy_(out) if in_place else out
+        kwargs, limits = kwargs or {}, None
+        if function in _MAXIMA and len(args) == 2 and torch.is_tensor(args[1]) and args[1].requires_grad:
+            args = args[::-1]  # maximum(0, x)
+        if function in _RECTIFIERS and len(args) and torch.is_tensor(args[0]):
+            limits = _limits(function, *args, **kwargs)
+        if limits is None:
+            return function(*args, **kwargs)
+        out = _GuidedReLU.apply(args[0], *limits)
+        name, in_place = function.__name__, kwargs.get("inplace", False) or any(a is True for a in args[1:])
+        return args[0].copy_(out) if in_place or name.endswith("_") else out
+
+
+_RECTIFIERS = _RELUS | _RELUS6 | _HARDTANHS | _THRESHOLDS | _CLAMPS | _CLAMPS_MIN | _MAXIMA
+
+# %% ../nbs/10_grad_cam.ipynb #92f9e388
+_BENT = {
+    "Gelu": "GELU", "Silu": "SiLU", "Hardswish": "Hardswish", "Elu": "ELU, SELU or CELU", "Celu": "CELU", "LeakyRelu": "LeakyReLU",
+    "PreluKernel": "PReLU", "RreluWithNoise": "RReLU", "Mish": "Mish", "Softplus": "Softplus", "LogSigmoid": "LogSigmoid",
+    "Softshrink": "Softshrink", "Hardshrink": "Hardshrink", "Threshold": "Threshold", "Hardtanh": "Hardtanh", "Glu": "GLU",
+    "Clamp": "clamp", "ClampMin": "clamp", "ClampMax": "clamp", "Abs": "abs", "Where": "torch.where", "Erf": "erf",
+    "MaskedFill": "masked_fill", "MaskedScatter": "masked_scatter", "IndexPut": "an assignment by mask", "Sin": "sin",
+    "Cos": "cos", "Atan": "atan", "Relu": "a ReLU that cannot be guided (in scripted code?)", "Sgn": "sign",
+    "Exp": "exp", "Expm1": "expm1", "Log": "log", "Log1P": "log1p",
+}
+_GATES = {"Sigmoid": "Sigmoid", "Hardsigmoid": "Hardsigmoid", "Tanh": "Tanh", "Softmax": "Softmax", "SafeSoftmax": "Softmax"}
+_CARRIES = set("View UnsafeView ReshapeAlias Squeeze Unsqueeze Expand Permute Transpose T Clone Alias ToCopy Mul Div Add Sub Rsub "
+               "Neg Slice Split SplitWithSizes Unbind Select Cat Stack Repeat".split())
+
+
+def _operation(node):
+    return node.name().rstrip("0123456789").removesuffix("Backward")
+
+
+def _sources(node):
+    return [source for source, _ in node.next_functions if source is not None]
+
+
+def _origin(node):
+    "The operation behind reshaping and constants."
+    while _operation(node) in _CARRIES and len(_sources(node)) == 1:
+        node = _sources(node)[0]
+    return node
+
+# %% ../nbs/10_grad_cam.ipynb #a13105b9
+def _uses(node, users):
+    "What is done with a signal after reshaping and constants: pairs of the operation and the other signals in it."
+    for user in users[node]:
+        others = [source for source in _sources(user) if source is not node]
+        if _operation(user) in _CARRIES and not others:
+            yield from _uses(user, users)
+        else:
+            yield _operation(user), others
+
+
+def _is_gate(node, users):
+    "Is all that is done with a signal to multiply others by it, if anything?"
+    return all(operation in ("Mul", "Bmm") and others for operation, others in _uses(node, users))
+
+
+def _multiplies_its_input(node, users):
+    own = _origin(_sources(node)[0])
+    return any(_origin(other) is own for operation, others in _uses(node, users) if operation == "Mul" for other in others)
+
+
+def _is_mask(node):
+    "A product with zeros and ones: a ReLU by hand, such as x * (x > 0)."
+    if _operation(node) != "Mul" or len(_sources(node)) != 1:
+        return False
+    factor = node._saved_other if node.next_functions[0][0] is not None else node._saved_self
+    return factor is not None and factor.numel() > 1 and (factor.dtype == torch.bool or factor.unique().tolist() == [0, 1])
+
+
+def _bent_by(node, users):
+    "What a node of autograd's record is, if it bends signals and is no guided ReLU."
+    name = _operation(node)
+    if name in _BENT:
+        return _BENT[name]
+    if name in _GATES:
+        return None if _is_gate(node, users) and not _multiplies_its_input(node, users) else _GATES[name]
+    if name in ("Maximum", "Minimum"):  # of two signals it is a kind of pooling
+        return name.lower() if len({_origin(source) for source in _sources(node)}) == 1 else None
+    if name == "_GuidedReLU":
+        return "a ReLU that multiplies its own input" if _multiplies_its_input(node, users) else None
+    if isinstance(node, torch.autograd.function.BackwardCFunction):
+        return f"{name}, an autograd function of its own"
+    return "a product with a mask" if _is_mask(node) else None
+
+# %% ../nbs/10_grad_cam.ipynb #09f68006
+def _check_guided(logits):
+    "ValueError where anything but guided ReLUs bends the signal on its way from the image, or where there is none."
+    todo, users = [logits.grad_fn] if logits.grad_fn is not None else [], {logits.grad_fn: []}
+    while todo:
+        node = todo.pop()
+        for source in _sources(node):
+            if source not in users:
+                users[source] = []
+                todo.append(source)
+            users[source].append(node)
+    found = sorted({bent for node in users if node is not None and (bent := _bent_by(node, users))})
+    if found:
+        raise ValueError(f"guided backpropagation has a rule for ReLU and ReLU6 only, and this network has {', '.join(found)}: "
+                         "the result would be the plain gradient in part or whole; use grad_cam, which needs no ReLU")
+    if not any(node is not None and _operation(node) == "_GuidedReLU" for node in users):
+        raise ValueError("guided backpropagation stops signals at ReLUs, and this network has none between image and score: "
+                         "the result would be the plain gradient; use grad_cam, which needs no ReLU")
 
 # %% ../nbs/10_grad_cam.ipynb #ffc22446
 def guided_backprop(
     model: nn.Module,
     x: torch.Tensor,      # (B, C, H, W), normalised
-    target=None,          # as in grad_cam
+    target=None,          # as in grad_cam, but one class for each image
 ) -> torch.Tensor:        # (B, C, H, W), signed
-    "Gradient of the score by the picture, negative signals stopped at each ReLU (Springenberg et al. 2015, sec. 3.4)."
-    with torch.inference_mode(False), torch.enable_grad(), temporary_twin(model) as body, _GuidedReLUs():
+    """Gradient of the score by the image, negative signals stopped at each ReLU (Springenberg et al. 2015, sec. 3.4).
+
+    ReLU6 and other ReLUs with a cut above count as ReLUs. ValueError, with the name of what was found, for a network
+    with any other activation, or with none; gates (squeeze-and-excitation) and attention are not activations."""
+    with torch.inference_mode(False), torch.enable_grad(), temporary_twin(model) as body:
         start = x.detach().clone().requires_grad_()
-        _, scores = _scores(body(start), target)
+        with _GuidedReLUs():
+            logits = body(start.clone())
+        classes, scores = class_scores(logits, target)
+        if scores.ndim == 2:
+            raise ValueError(f"target of shape {tuple(classes.shape)}; expected one class for each image, ({len(x)},)")
+        _check_guided(logits)
         return torch.autograd.grad(scores.sum(), start)[0]
 
 # %% ../nbs/10_grad_cam.ipynb #438c6223
 def guided_grad_cam(
     model: nn.Module,
     x: torch.Tensor,      # (B, C, H, W), normalised
-    target=None,          # None: predicted; a class; (B,) classes
+    target=None,          # None: predicted; a class; (B,) classes; or logits -> (B,) scores
     layer=None,           # one layer; None: the last residual block
 ) -> torch.Tensor:        # (B, C, H, W), signed
-    "Guided backpropagation where Grad-CAM is positive (Selvaraju et al. 2017, sec. 3.2)."
+    "Guided backpropagation where Grad-CAM is positive (Selvaraju et al. 2017, sec. 3.2); errors as in both."
+    guided = guided_backprop(model, x, target)
     cams = grad_cam(model, x, target, layer)
-    mask = normalize(upsample(list(cams.maps.values())[-1], x.shape[-2:]))
-    return guided_backprop(model, x, cams.target) * mask[:, None]
+    return guided * normalize(upsample(list(cams.maps.values())[-1], x.shape[-2:]))[:, None]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
@@ -120,6 +121,88 @@ def test_maps_of_many_pictures_explain_the_logits_of_the_model():
     torch.testing.assert_close(cam_maps(model, x / 2, prepare=lambda batch: batch * 2)[0], maps, atol=1e-5, rtol=1e-5)
     with pytest.raises(TypeError, match="Linear has no forward_features; use grad_cam"):
         cam_maps(nn.Linear(3, 2), x)
+    model.layer1.eval()
+    cam_maps(model.train(), x)
+    assert all(module.training for module in model.modules()) and "forward_features" not in vars(model)
+
+# %% ../nbs/09_cam.ipynb #b1e1c571
+def test_models_whose_head_is_not_average_pooling_and_one_linear_layer_are_refused():
+    class Net(nn.Module):
+        "Six channels and a head: `head` makes logits of the map and the linear layer."
+
+        def __init__(self, head, features=6):
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.fc, self.head = nn.Conv2d(3, 6, 3), nn.Linear(features, 4), head
+
+        def forward_features(self, x):
+            return torch.relu(self.conv(x))
+
+        def forward(self, x):
+            return self.head(self.forward_features(x), self.fc)
+
+
+    x = torch.randn(3, 3, 10, 10, generator=torch.Generator().manual_seed(0))
+    second, norm = nn.Linear(4, 4), nn.LayerNorm(6)
+    for head in (
+        lambda f, fc: fc(f.mean((2, 3))), lambda f, fc: fc(nn.AdaptiveAvgPool2d(1)(f).flatten(1)), lambda f, fc: fc(f.flatten(2).mean(2)),
+        lambda f, fc: fc(nn.Dropout()(f.mean((2, 3))) if fc.training else f.mean((2, 3))), lambda f, fc: F.conv2d(
+            f, fc.weight[:, :, None, None], fc.bias).mean((2, 3)),
+    ):
+        model = Net(head)
+        maps, logits = cam_maps(model, x, batch_size=2)
+        model.eval()
+        assert maps.shape == (3, 4, 8, 8) and logits.equal(torch.cat([model(x[:2]), model(x[2:])]).detach())
+    for head in (
+        lambda f, fc: fc(f.amax((2, 3))), lambda f, fc: fc(f.amax((2, 3)) + f.mean((2, 3))), lambda f, fc: second(fc(f.mean((2, 3)))),
+        lambda f, fc: fc(norm(f.mean((2, 3)))), lambda f, fc: fc(F.normalize(f.mean((2, 3)))), lambda f, fc: fc(f.mean((2, 3))) / 1.5,
+        lambda f, fc: fc(f.mean((2, 3))).softmax(1), lambda f, fc: fc(f.mean((2, 3)).relu() ** 2), lambda f, fc: fc(f.mean((2, 3))).tanh(),
+        lambda f, fc: fc(f[:, :, 1:-1, 1:-1].mean((2, 3))), lambda f, fc: fc(f.square().mean((2, 3)).sqrt()), lambda f, fc: fc(
+            f.mean((2, 3))) + 0.01, lambda f, fc: F.linear(F.normalize(f.mean((2, 3))), F.normalize(fc.weight)),
+    ):
+        with pytest.raises(ValueError, match=r"the logits of Net are not those of global average pooling and fc \(they differ by up to"):
+            cam_maps(Net(head), x)
+
+# %% ../nbs/09_cam.ipynb #860f76fe
+def test_what_comes_from_a_model_that_is_no_map_no_logits_or_no_linear_layer_is_refused():
+    class Parts(nn.Module):
+        def __init__(self, fc, features, out):
+            super().__init__()
+            self.conv, self.fc, self.features, self.out = nn.Conv2d(3, 6, 3), fc, features, out
+
+        def forward_features(self, x):
+            return self.features(self.conv(x))
+
+        def forward(self, x):
+            return self.out(self.fc(self.conv(x).mean((2, 3))))
+
+
+    x, linear = torch.randn(2, 3, 10, 10), nn.Linear(6, 4)
+    def same(out):
+        return out
+
+
+    assert cam_maps(Parts(linear, same, same), x)[0].shape == (2, 4, 8, 8)
+    with pytest.raises(TypeError, match="fc of Parts is Sequential, not one Linear layer; use grad_cam"):
+        cam_maps(Parts(nn.Sequential(nn.Dropout(), linear), same, same), x)
+    with pytest.raises(ValueError, match=r"the model puts out dict with logits; expected logits"):
+        cam_maps(Parts(linear, same, lambda out: {"logits": out}), x)
+    with pytest.raises(ValueError, match=r"forward_features of Parts returns \(2, 6, 64\); expected a map"):
+        cam_maps(Parts(linear, lambda out: out.flatten(2), same), x)
+    with pytest.raises(ValueError, match=r"pooling and fc \(they differ by"):
+        cam_maps(Parts(linear, lambda out: out.mT.repeat(1, 1, 1, 2)[..., :6].permute(0, 3, 1, 2), same), x)
+    with pytest.raises(ValueError, match=r"pooling and fc \(they are \(2, 2\)\)"):
+        cam_maps(Parts(linear, same, lambda out: out[:, :2]), x)
+
+# %% ../nbs/09_cam.ipynb #3c4a2402
+def test_of_a_single_logit_the_map_speaks_for_class_one_and_against_class_zero():
+    features, weight = torch.randn(2, 5, 3, 3, generator=torch.Generator().manual_seed(0)), torch.randn(1, 5)
+    every = class_activation_map(features, weight)
+    assert every.shape == (2, 1, 3, 3)
+    torch.testing.assert_close(class_activation_map(features, weight, 1), every[:, 0])
+    torch.testing.assert_close(class_activation_map(features, weight, [0, 1]), torch.stack([-every[0, 0], every[1, 0]]))
+    with pytest.raises(ValueError, match="looks like one-hot rows"):
+        class_activation_map(features, torch.randn(4, 5), [[0, 0, 1, 0], [1, 0, 0, 0]])
 
 # %% ../nbs/09_cam.ipynb #371d0d05
 def test_a_box_is_drawn_on_the_pixels_inside_its_edges():

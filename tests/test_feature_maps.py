@@ -352,6 +352,58 @@ def test_a_layer_without_a_spatial_map_is_refused_with_those_that_have_one():
     with pytest.raises(ValueError, match="torch.uint8"):
         feature_maps(model, torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
 
+# %% ../nbs/07_feature_maps.ipynb #d32518d8
+def test_channels_last_and_attention_are_refused_by_name_and_not_offered_by_pattern():
+    class Last(nn.Module):
+        "Convolution, channels last between, attention over the places, and back."
+
+        def __init__(self):
+            super().__init__()
+            self.stem, self.norm, self.mix = nn.Conv2d(3, 8, 8, 8), nn.LayerNorm(8), nn.Linear(8, 8)
+            self.q_norm, self.back, self.fc = nn.Identity(), nn.Conv2d(8, 8, 1), nn.Linear(8, 4)
+
+        def forward(self, x):
+            out = self.mix(self.norm(self.stem(x).permute(0, 2, 3, 1)))  # 64 pixels: B, 8, 8, 8
+            q = self.q_norm(out.flatten(1, 2).unflatten(2, (2, 4)).transpose(1, 2))
+            out = (q @ q.mT).softmax(-1) @ q
+            out = out.transpose(1, 2).flatten(2).unflatten(1, (8, 8)).permute(0, 3, 1, 2)
+            return self.fc(self.back(out).mean((2, 3)))
+
+
+    model, x = Last(), picture()
+    assert list(spatial_layers(model, x)) == list(feature_maps(model, x, "*")) == ["stem", "back"]
+    with pytest.raises(ValueError, match=r"'mix' puts out \(2, 8, 8, 8\) with \(B, h, w, C\) \(channels last\), no spatial map .*stem, back$"):
+        feature_maps(model, x, "mix")
+    with pytest.raises(ValueError, match=r"'q_norm' puts out \(2, 2, 64, 4\) with \(B, C, h\*w, C\) \(tokens .*stem, back$"):
+        feature_maps(model, x, model.q_norm)
+    with pytest.raises(ValueError, match="no layer with a spatial map matches; layers that have one for this input: stem, back$"):
+        feature_maps(model, x, "*norm")
+
+# %% ../nbs/07_feature_maps.ipynb #c9f0f67d
+def test_a_residual_block_that_keeps_channels_last_is_refused_too():
+    class BasicBlock(nn.Module):
+        def forward(self, x):
+            return x.transpose(1, 3) + torch.relu(x.transpose(1, 3))
+
+
+    model, x = nn.Sequential(nn.Conv2d(3, 16, 4, 4), BasicBlock(), nn.Flatten(), nn.Linear(4096, 2)), picture()
+    with pytest.raises(ValueError, match=r"layer '1' puts out \(2, 16, 16, 16\) with \(B, w, h, C\).*: 0$"):
+        feature_maps(model, x)
+    model[1].register_forward_hook(lambda module, args, out: out.transpose(1, 3))
+    assert feature_maps(model, x)["1"].equal(feature_maps(model, x, "1")["1"]) and list(spatial_layers(model, x)) == ["0", "1"]
+
+# %% ../nbs/07_feature_maps.ipynb #a0818672
+def test_operations_that_cannot_be_followed_make_a_layer_uncertain_until_a_known_map_is_added():
+    class Spectrum(nn.Module):
+        def forward(self, x):
+            return torch.fft.ifft2(torch.fft.fft2(x)).real
+
+
+    model, x = nn.Sequential(nn.Conv2d(3, 8, 4, 4), Spectrum(), nn.Conv2d(8, 8, 1)), picture()
+    assert list(spatial_layers(model, x)) == ["0"]
+    with pytest.raises(ValueError, match=r"'2' puts out .*unknown axes \(it cannot be told from here.*: 0$"):
+        feature_maps(model, x, "2")
+
 # %% ../nbs/07_feature_maps.ipynb #89f91943
 def test_a_map_is_drawn_by_its_deviations_from_its_mean():
     two = torch.tensor([[[-1.0, 1.0], [1.0, -1.0]], [[0.0, 0.0], [0.0, 8.0]]])  # of the second: mean 2, deviation sqrt(12)

@@ -143,6 +143,58 @@ def test_batches_give_the_maps_of_one_pass():
     assert parts["grad_cam"].target.tolist() == target and parts["layer_cam"].method == "layer_cam"
     torch.testing.assert_close(grad_cam_batches(model, x, batch_size=2).logits, whole.logits)
 
+# %% ../nbs/10_grad_cam.ipynb #94c1e099
+def test_a_single_logit_is_explained_as_it_answers():
+    model, x = seeded(build_model, "resnet_small", 1), picture(batch=4)
+    with torch.no_grad():
+        model.fc.bias -= model(x).median()
+    for layers, closed in (("layer4.0", True), (["conv1", "layer2.0", "layer4.0"], False)):
+        result, no, yes = (grad_cam(model, x, target, layers) for target in (None, 0, 1))
+        assert result.target.equal((result.logits[:, 0] > 0).long()) and len(result.target.unique()) == 2
+        assert result.logits.shape == (4, 1) and yes.target.tolist() == [1] * 4 and result.closed_form == closed
+        both = grad_cam(model, x, [[0, 1]] * 4, layers)
+        A = grad_cam(model, x, lambda logits: logits[:, 0], layers)
+        for name, cam in result.maps.items():
+            torch.testing.assert_close(yes.maps[name], A.maps[name])
+            torch.testing.assert_close(no.maps[name], -A.maps[name])
+            torch.testing.assert_close(cam, torch.where(result.target[:, None, None] == 1, A.maps[name], -A.maps[name]))
+            torch.testing.assert_close(both.maps[name], torch.stack([no.maps[name], yes.maps[name]], 1), rtol=1e-4, atol=1e-6)
+    with torch.no_grad():
+        cam = class_activation_map(model.forward_features(x), model.fc.weight, result.target) / 64
+    assert peak_error(grad_cam(model, x, layers="layer4.0").maps["layer4.0"], cam) < 1e-5
+
+# %% ../nbs/10_grad_cam.ipynb #efe55d5d
+def test_a_model_that_ends_in_a_softmax_or_sigmoid_is_refused_unless_its_probability_is_asked_for():
+    model, x = seeded(build_model, "resnet_small", 4), picture()
+    for end, name in ((nn.Softmax(1), "softmax"), (nn.LogSoftmax(1), "log_softmax"), (nn.Sigmoid(), "sigmoid")):
+        whole = nn.Sequential(model, end)
+        for call in (grad_cam, guided_backprop):
+            with pytest.raises(ValueError, match=f"the model ends in a {name}: .* give the model without it"):
+                call(whole, x)
+        p = grad_cam(whole, x, lambda p: p[:, 2], "0.layer4.0").maps["0.layer4.0"]
+        expected = grad_cam(model, x, lambda logits, end=end: end(logits)[:, 2], "layer4.0").maps["layer4.0"]
+        torch.testing.assert_close(p, expected)
+
+# %% ../nbs/10_grad_cam.ipynb #087cfc51
+def test_multi_hot_targets_and_targets_of_another_number_of_images_are_refused():
+    model, x = build_model("resnet_small", 6), picture()
+    with pytest.raises(ValueError, match="looks like multi-hot rows"):
+        grad_cam(model, x, [[0, 1, 0, 0, 1, 0]] * 2)
+    with pytest.raises(TypeError, match="looks like one-hot rows"):
+        grad_cam(model, x, F.one_hot(torch.tensor([3, 1]), 6).float())
+    for target in ([0, 1, 2, 3, 4, 5, 0], [0, 1, 2, 3]):
+        with pytest.raises(ValueError, match=r"target of shape \(\d,\) for 5 images; expected \(5,\)"):
+            grad_cam_batches(model, picture(batch=5), target=target, batch_size=2)
+    with pytest.raises(ValueError, match="images is empty"):
+        grad_cam_batches(model, x[:0])
+
+# %% ../nbs/10_grad_cam.ipynb #19f31016
+def test_layers_with_channels_last_are_refused_with_those_that_have_a_map():
+    model, x = torchvision.models.swin_t(num_classes=3), picture(64, 1)
+    with pytest.raises(ValueError, match=r"layer 'features.7' puts out \(1, 2, 2, 768\) with \(B, h, w, C\) \(channels last\).*: features.0.0, permute$"):
+        grad_cam(model, x, 1, "features.7")
+    assert list(grad_cam(model, x, 1, "*").maps) == ["features.0.0", "permute"]
+
 # %% ../nbs/10_grad_cam.ipynb #a6dca4a3
 def test_targets_that_do_not_fit_are_refused():
     model, x = build_model("resnet_small", 4), picture()
@@ -445,8 +497,139 @@ def test_guided_backpropagation_stops_negative_signals_at_every_relu():
             return (F.relu(x).flatten(1) * weight).sum(1, keepdim=True)
 
 
-    assert guided_backprop(Score(), x, 0).tolist() == [[[[1, 0], [0, 1]]]]
+    assert guided_backprop(Score(), x, 1).tolist() == [[[[1, 0], [0, 1]]]]
     assert x.grad is None
+
+# %% ../nbs/10_grad_cam.ipynb #1d27d028
+def test_every_form_of_a_relu_is_guided_and_relu6_stops_signals_at_its_upper_cut_too():
+    class Between(nn.Module):
+        "Two convolutions with an activation after each, pooling and a linear layer; all weights as those of seed 0."
+
+        def __init__(self, act):
+            super().__init__()
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                self.first, self.second, self.fc = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3), nn.Linear(6, 3)
+            self.act = act
+
+        def forward(self, x):
+            return self.fc(self.act(self.second(self.act(self.first(x)))).mean((2, 3)))
+
+
+    def by_hand(model, x, high):
+        "Guided backpropagation of class 1, layer by layer."
+        first = model.first(x)
+        second = model.second(first.clamp(0, high))
+        g = (model.fc.weight[1] / second[0, 0].numel())[None, :, None, None].expand_as(second)
+        g = F.conv_transpose2d(g.clamp(min=0) * ((second > 0) & (second < high)), model.second.weight)
+        return F.conv_transpose2d(g.clamp(min=0) * ((first > 0) & (first < high)), model.first.weight)
+
+
+    zero, x = torch.zeros(()), 8 * picture(10)
+    forms = {torch.inf: [
+        nn.ReLU(), nn.ReLU(inplace=True), F.relu, torch.relu, lambda x: F.relu(x, True), lambda x: x.relu_(), lambda x: x.clamp(min=0),
+        lambda x: torch.clamp_min(x, 0), lambda x: x.clip_(0), nn.Threshold(0, 0), nn.Hardtanh(0, 1e9), lambda x: torch.maximum(x, zero),
+        lambda x: torch.max(zero, x),
+    ], 6: [nn.ReLU6(), nn.ReLU6(inplace=True), F.relu6, nn.Hardtanh(0, 6), lambda x: x.clamp(0, 6), lambda x: torch.clamp(x, max=6, min=0)]}
+    for high, acts in forms.items():
+        for act in acts:
+            model = Between(act)
+            with torch.no_grad():
+                torch.testing.assert_close(guided_backprop(model, x, 1), by_hand(model, x, high), msg=str(act))
+    assert not torch.allclose(by_hand(model, x, 6), by_hand(model, x, torch.inf))
+
+# %% ../nbs/10_grad_cam.ipynb #574652cb
+def test_networks_with_other_activations_or_with_none_are_refused_by_what_was_found():
+    class Net(nn.Module):
+        def __init__(self, act, last):
+            super().__init__()
+            self.conv, self.act, self.last, self.fc = nn.Conv2d(3, 6, 3), act, last, nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.fc(self.last(self.act(self.conv(x))).mean((2, 3)))
+
+
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * x
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient
+
+
+    x = picture(10)
+    for act, name in (
+        (nn.GELU(), "GELU"), (nn.GELU("tanh"), "GELU"), (nn.SiLU(), "SiLU"), (nn.SiLU(True), "SiLU"), (nn.Hardswish(), "Hardswish"),
+        (nn.ELU(), "ELU"), (nn.SELU(), "SELU"), (nn.CELU(), "CELU"), (nn.LeakyReLU(), "LeakyReLU"), (nn.PReLU(), "PReLU"),
+        (nn.RReLU(), "ReLU"), (nn.Mish(), "Mish"), (nn.Softplus(), "Softplus"), (nn.Tanh(), "Tanh"), (nn.Sigmoid(), "Sigmoid"),
+        (nn.Hardsigmoid(), "Hardsigmoid"), (nn.Softsign(), "abs"), (nn.Hardtanh(), "Hardtanh"), (nn.Threshold(0.1, 0), "Threshold"),
+        (lambda x: x.clamp(-1, 1), "clamp"), (lambda x: x * x.sigmoid(), "Sigmoid"), (lambda x: x * (1.7 * x).sigmoid(), "Sigmoid"),
+        (lambda x: x * F.relu6(x + 3) / 6, "a ReLU that multiplies its own input"), (lambda x: x * (x > 0), "a product with a mask"),
+        (lambda x: x * (x > 0).float(), "a product with a mask"), (lambda x: torch.where(x > 0, x, 0.1 * x), "torch.where"),
+        (lambda x: x.masked_fill(x < 0, 0), "masked_fill"), (lambda x: torch.max(x, 0.1 * x), "maximum"), (torch.sin, "sin"),
+        (lambda x: F.glu(x.repeat(1, 2, 1, 1), 1), "GLU"), (lambda x: (x + x.abs()) / 2, "abs"), (Square.apply, "Square, an autograd"),
+    ):
+        for last in (nn.Identity(), nn.ReLU()):
+            with pytest.raises(ValueError, match=f"has .*{name}.*: the result would be the plain gradient"):
+                guided_backprop(Net(act, last), x, 1)
+    with pytest.raises(ValueError, match="this network has none between image and score"):
+        guided_backprop(Net(nn.Identity(), nn.Identity()), x, 1)
+
+# %% ../nbs/10_grad_cam.ipynb #a9690002
+def test_gates_and_attention_beside_relus_are_no_activations():
+    class Gated(nn.Module):
+        def __init__(self, gate):
+            super().__init__()
+            self.conv, self.squeeze, self.excite, self.fc = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 1), nn.Conv2d(6, 6, 1), nn.Linear(6, 2)
+            self.gate = gate
+
+        def forward(self, x):
+            out = F.relu(self.conv(x))
+            gate = self.gate(self.excite(F.relu(self.squeeze(out.mean((2, 3), keepdim=True)))))
+            tokens = (out * gate.expand_as(out) + out).flatten(2).mT
+            return self.fc(((tokens @ tokens.mT / 6).softmax(-1) @ tokens).mean(1))
+
+
+    for gate in (nn.Sigmoid(), nn.Hardsigmoid(), lambda x: 1 + x.tanh()):
+        guided = guided_backprop(Gated(gate), picture(10), 1)
+        assert guided.isfinite().all() and guided.any()
+    with pytest.raises(ValueError, match="this network has SiLU:"):
+        guided_backprop(Gated(nn.SiLU()), picture(10), 1)
+
+# %% ../nbs/10_grad_cam.ipynb #6b924aa0
+def test_known_architectures_are_guided_or_refused_as_their_activations_say():
+    for name, refused in (
+        ("vgg11", None), ("squeezenet1_1", None), ("densenet121", None), ("mobilenet_v2", None), ("regnet_y_400mf", None),
+        ("shufflenet_v2_x0_5", None), ("mobilenet_v3_small", "Hardswish"), ("efficientnet_b0", "SiLU"), ("convnext_tiny", "GELU"),
+    ):
+        model, x = torchvision.models.get_model(name, weights=None, num_classes=3), picture(64, 1)
+        if refused:
+            with pytest.raises(ValueError, match=f"this network has {refused}:"):
+                guided_backprop(model, x)
+        else:
+            assert guided_backprop(model, x).isfinite().all()
+
+# %% ../nbs/10_grad_cam.ipynb #b184fbd8
+def test_guided_maps_explain_the_class_or_the_function_that_was_asked_for_of_a_single_logit_the_answer():
+    model, x = seeded(build_model, "resnet_small", 4), picture()
+    def margin(logits):
+        return logits[:, 2] - logits[:, 1]
+
+
+    mask = normalize(upsample(grad_cam(model, x, margin, "layer4.0").maps["layer4.0"], 64))
+    torch.testing.assert_close(guided_grad_cam(model, x, margin, "layer4.0"), guided_backprop(model, x, margin) * mask[:, None])
+    with pytest.raises(ValueError, match=r"target of shape \(2, 2\); expected one class for each image, \(2,\)"):
+        guided_backprop(model, x, [[0, 1], [2, 3]])
+    binary = seeded(build_model, "resnet_small", 1)
+    with torch.no_grad():
+        binary.fc.bias -= binary(x).mean()
+    said = grad_cam(binary, x).target
+    assert sorted(said.tolist()) == [0, 1]
+    no, yes = guided_backprop(binary, x, 0), guided_backprop(binary, x, 1)
+    torch.testing.assert_close(guided_backprop(binary, x), torch.where(said[:, None, None, None] == 1, yes, no))
+    assert not torch.allclose(no, -yes)  # other signals are stopped
 
 # %% ../nbs/10_grad_cam.ipynb #1783965c
 @pytest.mark.slow
