@@ -286,6 +286,16 @@ def test_groups_come_from_the_name_or_the_folder_or_a_table():
         with pytest.raises(DataError, match=message):
             group_names(table, rule)
 
+# %% ../nbs/01_dataset_making.ipynb #ac283b44
+def test_split_folders_are_known_under_their_usual_names_and_classes_are_not_taken_for_them():
+    from data_prep.folders import split_of
+
+    usual = {"train": "train Train TRAIN training train_images train-data train_set trainset trainImages train1 train2017 images_train seg_train stage1_train",
+             "val": "val valid Validation val_images dev eval val2017 ILSVRC2012_img_val", "test": "test testing test1 test_images testset holdout test_512x512"}
+    assert {n: split_of(n) for s in usual for n in usual[s].split()} == {n: s for s in usual for n in usual[s].split()}
+    for name in ("cat", "trainer", "train station", "contest", "valley", "latest", "testudo", "developer", "images", "data", "1", "Ä", "evaluated", "pretrain"):
+        assert split_of(name) == "", name
+
 # %% ../nbs/01_dataset_making.ipynb #6b250025
 def test_both_eyes_of_a_patient_and_copies_and_rotated_copies_of_a_picture_are_one_group():
     from data_prep.photos import fundus_group
@@ -641,7 +651,7 @@ def test_the_broken_files_of_petimages_are_left_out():
         source = zipped(f"{folder}/kagglecatsanddogs_5340.zip", [*entries, ("readme[1].txt", b"hello")])
         out = prepare("cats_vs_dogs", f"{folder}/out", source, split=(0.6, 0.2, 0.2))
         assert read_info(out)["class_names"] == ["cat", "dog"] and len(read_manifest(out)) == 10
-        assert pd.read_csv(out / "skipped.csv").path.tolist() == ["Cat/666.jpg", "Dog/Thumbs.db"]
+        assert pd.read_csv(out / "skipped.csv").path.tolist() == ["../readme[1].txt", "Cat/666.jpg", "Dog/Thumbs.db"]
 
 # %% ../nbs/01_dataset_making.ipynb #dfdd2e1b
 def mini_oxford(root):
