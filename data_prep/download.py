@@ -93,6 +93,8 @@ def check_directory(file: zipfile.ZipFile, archive: Path) -> None:
         raw.seek(0)
         first = min((info.header_offset for info in file.infolist()), default=0)
         before = any(b"PK\3\4" in block for block in iter(lambda: raw.read(min(1 << 20, max(0, first - raw.tell()))), b""))
+    if first < 0:
+        raise zipfile.BadZipFile("bytes are missing from it")
     if disk not in (0, 0xFFFF) or here != entries:
         raise DataError(f"{archive} is one part of a zip in several volumes: join them (zip -s 0 PARTS.zip --out WHOLE.zip)")
     if before or entries != min(len(file.infolist()), 0xFFFF) and entries != len(file.infolist()) % 0x10000:

@@ -22,7 +22,8 @@ WORDS = {"train": "train", "training": "train", "trn": "train", "trainval": "tra
          "val": "val", "valid": "val", "validation": "val", "validate": "val", "dev": "val", "development": "val",
          "eval": "val", "evaluation": "val", "test": "test", "testing": "test", "tst": "test", "holdout": "test", "heldout": "test"}
 EXTRA = ("images?|imgs?|photos?|pictures?|pics?|jpe?gs?|pngs?|files?|folder|dir|data|dataset|sets?|split|part|samples?|resized|cropped|"
-         "processed|preprocessed|raw|original|small|full|final|new|clean|public|private|seg|stage|stg|ilsvrc|imagenet|[ab]|\\d+(?:x\\d+)?")
+         "processed|preprocessed|raw|original|small|mini|tiny|full|final|new|clean|"
+         "public|private|subset|balanced|augmented|aug|sorted|(?:un)?labell?ed|seg|stage|stg|ilsvrc|imagenet|[ab]|v\\d+|\\d+(?:x\\d+)?")
 SPLIT_NAME = re.compile(rf"(?:{EXTRA})*?({'|'.join(sorted(WORDS, key=len, reverse=True))})(?:{EXTRA})*")
 WRAPPER = re.compile(rf"(?:{EXTRA}|jpegimages|all)+")
 UNLABELLED = {"unlabeled", "unlabelled", "unsup", "unsupervised", "nolabel", "nolabels", "withoutlabel", "withoutlabels"}
@@ -98,7 +99,8 @@ def outer(tree: Tree) -> str:
         if tree.direct[inside] or not tree.images_in(inside) or not tree.filled.issuperset(others):
             break
         top = inside
-    return top
+    ends = tree.images_in(top)
+    return top if len(ends) > 1 or any(map(split_of, ends)) else ""  # one class in folders of its own
 
 
 def inner(tree: Tree, folder: str) -> str:
@@ -295,6 +297,9 @@ def read_classes(tree: Tree, reading: Reading) -> None:
     splits = {c: {k: split_of(k) for k in tree.images_in(below(top, c))} for c in kids}
     if not any(len({s for s in found.values() if s}) > 1 for found in splits.values()):
         reading.places = {top: ("", None)}
+        same = {tuple(splits[c]) for c in kids if not tree.direct[below(top, c)]}
+        if len(same) == 1 and len(kids) > 1 and len(*same) > 1 and not any(tree.direct[below(top, c)] for c in kids):
+            reading.notes.append(f"{shown(kids)} all hold the folders {shown(*same)}; the outer ones are read as the classes")
         return
     if strays := [c for c in kids if tree.direct[below(top, c)] or not splits[c] or not all(splits[c].values())]:
         raise DataError(

@@ -48,6 +48,8 @@ def list_cats_vs_dogs(source: Path, work: Path) -> Listing:
     paths, closed = files_below(folder)
     inside = "" if place[0] == folder else f"{place[0].name}/"
     outside = [(p, f"not in {inside}") for p in paths if not p.startswith(inside)] + [s for s in closed if not s[0].startswith(inside)]
+    if outside and inside:
+        listing.notes.append(f"{len(outside):,} files lie outside {inside} and are left out")
     listing.skipped += seen_from(place[0], folder, skipped + (outside if inside else []))
     return listing
 

@@ -234,7 +234,7 @@ def read_source(name: str, source: Path | None, work: Path, arguments: dict, wor
         raise DataError(f"{source} holds no picture: {reasons(listing.skipped) or 'it is empty'}.\n  Expected: {known.get}")
     listing.class_names = listing.class_names or sorted(listing.table.class_name.unique())
     if closed := [p for p, r in listing.skipped if r.startswith("unreadable folder")]:
-        listing.notes.append(f"{len(closed)} folders could not be read, their images are missing: {', '.join(closed[:3])}")
+        listing.notes.append(f"folders that could not be read, so that their images are missing: {', '.join(closed[:6])}")
     return listing
 
 

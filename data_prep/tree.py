@@ -49,7 +49,7 @@ def walk_once(start: Path, root: Path, seen: dict, found: Found) -> list[Path]:
     "List everything below `start` that was not listed before; returns the links to folders, which it does not follow."
     def closed(error: OSError):
         if Path(error.filename) == root:
-            raise DataError(f"cannot read the folder {root}: {error.strerror}; give yourself the right to read it (chmod u+rwx)")
+            raise DataError(f"cannot read the folder {root}: {error.strerror}; give yourself the right to read it (chmod u+rX)")
         found.closed[Path(error.filename).relative_to(root).as_posix()] = error.strerror
 
     links = []

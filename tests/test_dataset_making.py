@@ -542,6 +542,303 @@ def test_a_picture_damaged_inside_a_zip_is_left_out_and_the_others_are_used():
         assert skipped.path.tolist() == ["cat/0.png"] and "damaged in some.zip" in skipped.reason[0]
         assert len(read_manifest(out)) == 9 and read_info(out)["root"] == str(out.resolve()) and path.read_bytes() == data
 
+# %% ../nbs/01_dataset_making.ipynb #876f34fe
+IMAGES = {f"S/{('cat', 'dog')[i % 2]}/{i}.png": stored(noise(900 + i, (8, 8)), "PNG") for i in range(24)}
+
+
+def packed(kind, entries=IMAGES):
+    "An archive of these files, as bytes; kind: tar, tgz, tar.bz2, tar.xz, zip (stored) or deflated.zip."
+    buffer = io.BytesIO()
+    if kind.endswith("zip"):
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED if "deflated" in kind else zipfile.ZIP_STORED) as file:
+            for name, data in entries.items():
+                file.writestr(name, data)
+        return buffer.getvalue()
+    with tarfile.open(fileobj=buffer, mode=f"w:{kind.removeprefix('tar').lstrip('.').replace('tgz', 'gz')}") as file:
+        for name, data in entries.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            file.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+# %% ../nbs/01_dataset_making.ipynb #283b6272
+KINDS = ("tar", "tgz", "tar.bz2", "tar.xz", "zip", "deflated.zip")
+
+
+def unpacked(kind, data):
+    "Files and entries left out of an archive with these bytes; None where it is refused."
+    from data_prep.download import unpack
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / f"a.{kind}").write_bytes(data)
+        try:
+            lost = unpack(Path(folder) / f"a.{kind}", Path(folder) / "out")
+        except DataError as error:
+            assert f"a.{kind}" in str(error)
+            return None
+        return {p.relative_to(f"{folder}/out").as_posix(): p.read_bytes() for p in Path(folder, "out").rglob("*") if p.is_file()}, lost
+
+# %% ../nbs/01_dataset_making.ipynb #2931a8c3
+def test_an_archive_that_is_cut_anywhere_is_refused_unless_all_of_its_images_were_read():
+    for kind in KINDS:
+        data, whole = packed(kind), 0
+        assert unpacked(kind, data) == (IMAGES, []), kind
+        for end in np.linspace(1, len(data) - 1, 25).astype(int):
+            found = unpacked(kind, data[:end])
+            whole += found is not None
+            assert found in (None, (IMAGES, [])), (kind, end)
+        assert whole == 0 or kind == "tar", kind  # a tar without all of its final zeros holds all the same
+
+# %% ../nbs/01_dataset_making.ipynb #d8f407d1
+def test_a_flipped_bit_in_an_archive_loses_no_image_without_a_word():
+    rng = np.random.default_rng(0)
+    for kind in KINDS:
+        data = packed(kind)
+        for place in rng.integers(0, len(data), 30):
+            broken = bytearray(data)
+            broken[place] ^= 1 << int(rng.integers(8))
+            if found := unpacked(kind, bytes(broken)):
+                files, lost = found
+                assert len(files) + len(lost) >= len(IMAGES), (kind, place)
+                right = sum(files.get(name) == image for name, image in IMAGES.items())
+                assert right + len(lost) >= len(IMAGES) or kind == "tar", (kind, place)  # a tar has no checksum of its contents
+
+# %% ../nbs/01_dataset_making.ipynb #38195aab
+def test_a_tar_with_a_damaged_header_in_its_middle_is_refused_and_the_command_says_where():
+    with tempfile.TemporaryDirectory() as folder:
+        data = bytearray(packed("tar"))
+        data[data.index(b"S/cat/14.png") + 3] ^= 1
+        Path(folder, "photos.tar").write_bytes(data)
+        refused("photos.tar is no complete tar file .at or after S/dog/13.png: the header at byte .* is damaged", source=f"{folder}/photos.tar")
+        Path(folder, "photos.tgz").write_bytes(packed("tgz")[:-8] + bytes(8))
+        refused("photos.tgz is no complete tar file .*(CRC|check)", source=f"{folder}/photos.tgz")
+
+# %% ../nbs/01_dataset_making.ipynb #792db531
+def test_two_archives_in_one_file_and_a_part_of_one_are_refused():
+    other = {f"T{name}": image for name, image in IMAGES.items()}
+    for kind in KINDS:
+        assert unpacked(kind, packed(kind) + packed(kind, other)) is None, kind
+    part = bytearray(packed("zip"))
+    end = part.rfind(b"PK\x05\x06")
+    part[end + 4] = 2  # the third volume
+    assert unpacked("zip", bytes(part)) is None
+    part[end + 4], part[end + 8], part[end + 10] = 0, 9, 9  # a directory with too few entries
+    assert unpacked("zip", bytes(part)) is None
+
+# %% ../nbs/01_dataset_making.ipynb #2fa2d7d8
+def test_of_two_entries_with_one_name_the_last_is_used_and_the_other_is_listed():
+    for kind in ("tar", "zip"):
+        entries = IMAGES | {"./S/cat/0.png": PNG, "S//dog/1.png": JPEG}
+        files, lost = unpacked(kind, packed(kind, entries))
+        assert files == IMAGES | {"S/cat/0.png": PNG, "S/dog/1.png": JPEG}
+        assert lost == [(n, "another entry of the archive has the same name here: the last one was used") for n in ("S/cat/0.png", "S/dog/1.png")]
+        for odd in ("S/cat/0.png/inside.png", "S/cat"):
+            assert unpacked(kind, packed(kind, IMAGES | {odd: PNG})) is None
+    assert unpacked("zip", packed("zip", {n.replace("/", "\\"): i for n, i in IMAGES.items()})) == (IMAGES, [])
+
+# %% ../nbs/01_dataset_making.ipynb #f86d7c30
+def test_links_in_a_tar_lead_to_images_or_are_listed_and_devices_and_other_places_are_refused():
+    with tempfile.TemporaryDirectory() as folder:
+        for name, kind, target, message in (
+            ("fine.tar", tarfile.SYMTYPE, "1.png", ""), ("hard.tar", tarfile.LNKTYPE, "S/dog/1.png", ""), ("gone.tar", tarfile.SYMTYPE, "77.png", "nowhere"),
+            ("none.tar", tarfile.LNKTYPE, "S/cat/77.png", "which is not in the archive"), ("out.tar", tarfile.SYMTYPE, "../../../x", "refused"),
+            ("root.tar", tarfile.SYMTYPE, "/etc/passwd", "refused"), ("pipe.tar", tarfile.FIFOTYPE, "", "refused"), ("null.tar", tarfile.CHRTYPE, "", "refused"),
+            ("part.tar", b"M", "", "another volume"),
+        ):
+            Path(folder, name).write_bytes(packed("tar"))
+            with tarfile.open(f"{folder}/{name}", "a") as tar:
+                member = tarfile.TarInfo("S/dog/link.png")
+                member.type, member.linkname = kind, target
+                tar.addfile(member)
+            if message in ("refused", "another volume"):
+                refused(message, source=f"{folder}/{name}")
+                continue
+            out = prepare("class_folders", f"{folder}/{name}.out", f"{folder}/{name}")
+            reasons = pd.read_csv(out / "skipped.csv", index_col="path").reason.to_dict()
+            assert len(read_manifest(out)) == 25 - bool(message) and list(reasons) == ["dog/link.png"] * bool(message)
+            assert message in reasons.get("dog/link.png", "")
+
+# %% ../nbs/01_dataset_making.ipynb #d82b5046
+from contextlib import contextmanager
+
+
+@contextmanager
+def without_rights(**modes):
+    "As a user for whom folders and files with such modes are closed, root too; given as name=(path, mode)."
+    root = os.name == "posix" and os.geteuid() == 0
+    for path, mode in modes.values():
+        os.chmod(path, mode)
+    try:
+        if root:
+            os.seteuid(65534)  # nobody
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        for path, _ in modes.values():
+            os.chmod(path, 0o755)
+
+
+def closed_photos(folder):
+    "Photos that somebody else may read, and a place where that one may write; everything that is imported late is there."
+    os.chmod(folder, 0o777)
+    prepare("class_folders", f"{folder}/warm", photos(f"{folder}/source", each=8))
+    return Path(folder) / "source", Path(folder) / "out"
+
+# %% ../nbs/01_dataset_making.ipynb #06b022ef
+def test_a_folder_that_cannot_be_opened_is_listed_and_noted_and_seen_again_when_it_can_be():
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = closed_photos(folder)
+        photos(source, ("deep",), 400, "cat/{c}/{i}.png")
+        with without_rights(a=(source / "cat" / "deep", 0), b=(source / "dog" / "3.png", 0)):
+            prepare("class_folders", out, source)
+            reasons = pd.read_csv(out / "skipped.csv", index_col="path").reason.to_dict()
+            assert {p: r.partition(";")[0] for p, r in reasons.items()} == {
+                "cat/deep/": "unreadable folder: Permission denied", "dog/3.png": "unreadable: Permission denied"}
+            assert len(read_manifest(out)) == 15 and "could not be read, so that their images are missing: cat/deep/" in read_info(out)["notes"][0]
+        with pytest.raises(DataError, match="have changed since"):
+            prepare("class_folders", out, source)
+        info = read_info(prepare("class_folders", out, source, force=True))
+        assert (info["images"], info["skipped"], info["notes"]) == (416, 0, [])
+
+# %% ../nbs/01_dataset_making.ipynb #a4eaaa19
+def test_a_class_or_a_split_or_a_source_that_cannot_be_opened_is_refused_by_its_name():
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = closed_photos(folder)
+        split = photos(f"{folder}/split", each=8, name="train/{c}/{i}.png")
+        photos(split, each=5, name="test/{c}/{i}.png")
+        zipped(f"{folder}/a.zip", TWO)
+        for place, closed, mode, message in (
+            (source, source / "cat", 0, "class 'cat' holds no readable image .1 files left out: cat/: unreadable folder: Permission denied"),
+            (source, source / "cat", 0o444, "class 'cat' holds no readable image .8 files left out: cat/0.png: unreadable: Permission"),
+            (source, source, 0, "cannot read the folder .*source: Permission denied; give yourself the right"), (source, source, 0o111, "cannot read the folder"),
+            (source, source, 0o444, "holds no picture: 2 files left out: cat/: unreadable folder"), (split, split / "train", 0, "cannot read .*train, a split folder"),
+            (split, split / "train" / "cat", 0, "(no training image|only test holds).*"), (Path(folder, "a.zip"), Path(folder, "a.zip"), 0, "no access to .*a.zip"),
+        ):
+            with without_rights(a=(closed, mode)), pytest.raises(DataError, match=message):
+                prepare("class_folders", out, place)
+            assert not out.exists()
+
+# %% ../nbs/01_dataset_making.ipynb #9fc64db1
+def test_errors_of_the_disk_while_a_folder_or_a_file_is_read_are_listed():
+    import pathlib
+
+    real_scan, real_bytes = os.scandir, pathlib.Path.read_bytes
+
+
+    def failing(real, name, code):
+        "Fails where a path ends in this name."
+        def call(path=".", *args, **more):
+            if str(path).endswith(name):
+                raise OSError(code, os.strerror(code), str(path))
+            return real(path, *args, **more)
+        return call
+
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = photos(f"{folder}/source", each=8)
+        photos(source, ("deep",), 3, "cat/{c}/{i}.png")
+        with patch("os.scandir", failing(real_scan, "cat/deep", errno.EIO)), patch.object(
+                pathlib.Path, "read_bytes", lambda self: failing(real_bytes, "dog/3.png", errno.EIO)(self)):
+            out = prepare("class_folders", f"{folder}/out", source)
+        reasons = pd.read_csv(out / "skipped.csv", index_col="path").reason.to_dict()
+        assert len(read_manifest(out)) == 15 and reasons["dog/3.png"] == "unreadable: Input/output error"
+        assert reasons["cat/deep/"].startswith("unreadable folder: Input/output error")
+        with patch.object(pathlib.Path, "read_bytes", lambda self: failing(real_bytes, "dog/4.png", errno.ENOENT)(self)):
+            out = prepare("class_folders", f"{folder}/gone", source, split=(0.6, 0.2, 0.2))
+        assert "gone: it was there" in pd.read_csv(out / "skipped.csv", index_col="path").reason["dog/4.png"]
+
+# %% ../nbs/01_dataset_making.ipynb #c098c547
+def test_a_linked_folder_is_listed_once_at_its_own_place_and_the_link_is_named():
+    with tempfile.TemporaryDirectory() as folder:
+        source = photos(f"{folder}/source", each=8)
+        (source / "best").symlink_to("cat")
+        refused("class 'best' holds no readable image .1 files left out: best/: the same folder as cat/", source=source)
+        (source / "best").rename(source / "cat" / "best")
+        (source / "cat" / "best").unlink()
+        (source / "cat" / "others").symlink_to(source / "dog")
+        (source / "cat" / "loop.png").symlink_to("loop.png")
+        (Path(folder) / "elsewhere").mkdir()
+        (source / "zebra").symlink_to(f"{folder}/elsewhere")
+        (Path(folder) / "elsewhere" / "home").symlink_to(source)
+        for i in range(8):
+            noise(990 + i).save(source / "zebra" / f"{i}.png")
+        out = prepare("class_folders", f"{folder}/out", source)
+        reasons = pd.read_csv(out / "skipped.csv", index_col="path").reason.to_dict()
+        assert reasons["cat/others/"].startswith("the same folder as dog/") and "Too many levels" in reasons["cat/loop.png"]
+        assert reasons["zebra/home/"].startswith("the same folder as ./") and "zebra/7.png" in set(read_manifest(out).path)
+
+# %% ../nbs/01_dataset_making.ipynb #cd8b9e79
+FOLDERS = st.lists(st.sampled_from(["cat", "dog", "a b", "train", "test", "Val", "images", "test1", ".hidden", "__MACOSX", "unlabeled", "deep"]), max_size=3)
+CONTENT = st.sampled_from(["image", "image", "image", "text", "empty", "half", "nowhere", "loop", "to file", "to folder", "pipe"])
+NAMES = st.sampled_from(["0.png", "1.png", "x.jpg", ".DS_Store", "cat", "readme.txt", "é.png", "no_ending"])
+
+
+def plant(source, folder, name, content, number):
+    "Put one thing into a tree, where nothing is in the way."
+    place = source.joinpath(*folder, name)
+    if any(p.exists() and (not p.is_dir() or p.is_symlink()) for p in place.parents) or os.path.lexists(place):
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if content == "pipe":
+        os.mkfifo(place)
+    elif content in ("nowhere", "loop", "to file", "to folder"):
+        place.symlink_to({"nowhere": "gone", "loop": name, "to file": source / "a.png", "to folder": source.parent / "elsewhere"}[content])
+    else:
+        image = stored(noise(number, (6, 6)), "PNG")
+        place.write_bytes({"image": image, "text": b"no picture", "empty": b"", "half": image[:40]}[content])
+
+# %% ../nbs/01_dataset_making.ipynb #51f6fba6
+def test_every_file_of_a_random_tree_is_in_the_manifest_or_in_skipped():
+    @settings(max_examples=60, deadline=None, derandomize=True, database=None)
+    @given(st.lists(st.tuples(FOLDERS, NAMES, CONTENT), max_size=25), st.sampled_from([None, (0.6, 0.2, 0.2)]))
+    def holds(things, split):
+        with tempfile.TemporaryDirectory() as folder:
+            source = photos(f"{folder}/source", each=6, name="{c}/own{i}.png")
+            photos(f"{folder}/elsewhere", ("z",), 2)
+            noise(5555).save(source / "a.png")
+            for number, thing in enumerate(things):
+                plant(source, *thing, 7000 + number)
+            try:
+                out = prepare("class_folders", f"{folder}/out", source, split=split)
+            except DataError:
+                return  # refused with a reason
+            skipped = pd.read_csv(out / "skipped.csv", keep_default_na=False)
+            told = [*read_manifest(out).path, *skipped.path]
+            assert len(set(told)) == len(told) and (skipped.reason != "").all()
+            closed = tuple(p for p in skipped.path if p.endswith("/"))  # hidden folders, and folders listed elsewhere
+            for place, folders, files in os.walk(source):
+                for name in files + [f for f in folders if os.path.islink(os.path.join(place, f))]:
+                    path = Path(place, name).relative_to(source).as_posix()
+                    assert path in told or f"{path}/".startswith(closed) or any(p.startswith(f"{path}/") for p in told), path
+
+
+    holds()
+
+# %% ../nbs/01_dataset_making.ipynb #d409c28f
+def test_every_entry_of_an_archive_is_in_the_manifest_or_in_skipped_as_the_folder_would_be():
+    with tempfile.TemporaryDirectory() as folder:
+        source = photos(f"{folder}/S", each=8)
+        for name in ("readme.txt", "cat/notes.txt", "dog/.DS_Store", "__MACOSX/._0.png", "loose.png"):
+            (source / name).parent.mkdir(exist_ok=True)
+            (source / name).write_bytes(b"no picture")
+        entries = {f"S/{p.relative_to(source).as_posix()}": p.read_bytes() for p in sorted(source.rglob("*")) if p.is_file()}
+        tables = [prepare("class_folders", f"{folder}/out", source)]
+        for kind in KINDS:
+            Path(folder, f"a.{kind}").write_bytes(packed(kind, entries))
+            tables.append(prepare("class_folders", f"{folder}/{kind}.out", f"{folder}/a.{kind}"))
+        assert len({(out / "skipped.csv").read_text() for out in tables}) == 1 and read_info(tables[0])["skipped"] == 5
+        assert all(sorted(read_manifest(out).sha256) == sorted(read_manifest(tables[0]).sha256) for out in tables)
+
+# %% ../nbs/01_dataset_making.ipynb #7802a1a1
+def test_copies_whose_names_would_be_one_file_on_some_system_all_stay():
+    from data_prep.layouts import folder_names
+
+    paths = ["cat/a/b__c.png", "cat/x/b__c.png", "cat/a__b/c.png", "cat/y/c.png", "cat/A/B__C.png", "cat/cat__a__b__c.png", "cat/e\u0301.png", "cat/d/\u00e9.png"]
+    names = folder_names(pd.DataFrame({"path": paths, "split": "train", "class_name": "cat"}))
+    assert len({n.lower() for n in names}) == len(paths) and names[5] == "train/cat/cat__a__b__c.png"
+    assert folder_names(pd.DataFrame({"path": ["cat/0.png", "dog/0.png"], "split": "train", "class_name": ["cat", "dog"]})) == ["train/cat/0.png", "train/dog/0.png"]
+
 # %% ../nbs/01_dataset_making.ipynb #fcd9bf3a
 def test_a_full_or_read_only_disk_says_so_and_keeps_what_was_there():
     with tempfile.TemporaryDirectory() as folder:
