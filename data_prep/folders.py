@@ -92,7 +92,7 @@ def outer(tree: Tree) -> str:
     while kids := tree.images_in(top):
         if len(kids) > 1 and any(WRAPPER.fullmatch(squeezed(n)) for n in kids):  # images/ beside masks/
             kids = [n for n in kids if squeezed(n) not in BESIDE]
-        if len(kids) != 1 or tree.direct[top] or split_of(kids[0]):
+        if len(kids) != 1 or split_of(kids[0]):
             break
         inside = below(top, kids[0])
         others = [below(top, n) for n in tree.names[top] if n != kids[0]]
@@ -123,7 +123,8 @@ class Reading:
     def leave_out(self, tree: Tree, folder: str, reason: str) -> None:
         "Use no image of a folder, and say so."
         self.left_out[folder] = reason
-        self.notes.append(f"{printable(folder)}/: {tree.within[folder]:,} images left out: {reason}")
+        if tree.within[folder]:
+            self.notes.append(f"{printable(folder)}/: {tree.within[folder]:,} images left out: {reason}")
 
     def place_of(self, path: str) -> tuple[str, str, str]:
         "Split, class and, where it has none, the reason."
@@ -152,7 +153,7 @@ def read_tree(tree: Tree) -> Reading:
     reading = Reading(outer(tree))
     if reading.top:
         reading.notes.append(f"read from the folder {printable(reading.top)}/ on")
-    for name in tree.images_in(reading.top):
+    for name in tree.names.get(reading.top, []):
         if squeezed(name) in UNLABELLED:
             reading.leave_out(tree, below(reading.top, name), "unlabelled, by its name")
     kids = [n for n in tree.images_in(reading.top) if below(reading.top, n) not in reading.left_out]
@@ -266,7 +267,7 @@ def leave_out_placeholders(tree: Tree, reading: Reading, splits: dict, labelled:
     classes = {}
     for name, place in labelled.items():
         strange = PLACEHOLDERS if splits[name] != "train" and known else UNLABELLED
-        no_class = [c for c in tree.images_in(place) if squeezed(c) in (UNLABELLED if c in known else strange)]
+        no_class = [c for c in tree.names[place] if squeezed(c) in (UNLABELLED if c in known else strange)]
         for c in no_class:
             reading.leave_out(tree, below(place, c), "unlabelled: its name stands for no class")
         classes[name] = [c for c in tree.images_in(place) if c not in no_class]

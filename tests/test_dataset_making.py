@@ -769,7 +769,9 @@ def test_a_linked_folder_is_listed_once_at_its_own_place_and_the_link_is_named()
         assert reasons["zebra/home/"].startswith("the same folder as ./") and "zebra/7.png" in set(read_manifest(out).path)
 
 # %% ../nbs/01_dataset_making.ipynb #cd8b9e79
-FOLDERS = st.lists(st.sampled_from(["cat", "dog", "a b", "train", "test", "Val", "images", "test1", ".hidden", "__MACOSX", "unlabeled", "deep"]), max_size=3)
+SHAPES = {"plain": ["{c}"], "split": ["train/{c}", "test/{c}"], "below": ["{c}/train", "{c}/val"], "wrapped": ["S/images/{c}"], "half": ["train/{c}", "test1"]}
+DEEPER = st.lists(st.sampled_from(["deep", "test", "images", ".hidden", "__MACOSX"]), max_size=2)
+ELSEWHERE = st.sampled_from([[], [], [], [], ["..", "extra"], ["..", "unlabeled"], ["..", "..", "labels"], [".."]])
 CONTENT = st.sampled_from(["image", "image", "image", "text", "empty", "half", "nowhere", "loop", "to file", "to folder", "pipe"])
 NAMES = st.sampled_from(["0.png", "1.png", "x.jpg", ".DS_Store", "cat", "readme.txt", "é.png", "no_ending"])
 
@@ -790,19 +792,25 @@ def plant(source, folder, name, content, number):
 
 # %% ../nbs/01_dataset_making.ipynb #51f6fba6
 def test_every_file_of_a_random_tree_is_in_the_manifest_or_in_skipped():
-    @settings(max_examples=60, deadline=None, derandomize=True, database=None)
-    @given(st.lists(st.tuples(FOLDERS, NAMES, CONTENT), max_size=25), st.sampled_from([None, (0.6, 0.2, 0.2)]))
-    def holds(things, split):
+    kept = []
+
+
+    @settings(max_examples=80, deadline=None, derandomize=True, database=None)
+    @given(st.sampled_from(list(SHAPES)), st.lists(st.tuples(st.integers(0, 3), DEEPER, ELSEWHERE, NAMES, CONTENT), max_size=20))
+    def holds(shape, things):
         with tempfile.TemporaryDirectory() as folder:
-            source = photos(f"{folder}/source", each=6, name="{c}/own{i}.png")
+            places = [p.format(c=c) for p in SHAPES[shape] for c in ("cat", "dog")]
+            source = photos(f"{folder}/source", places, 6, "{c}/own{i}.png")
             photos(f"{folder}/elsewhere", ("z",), 2)
             noise(5555).save(source / "a.png")
-            for number, thing in enumerate(things):
-                plant(source, *thing, 7000 + number)
+            for number, (k, deeper, elsewhere, name, content) in enumerate(things):
+                path = os.path.normpath("/".join([places[k % len(places)], *elsewhere, *deeper]))
+                plant(source, () if path.startswith("..") else path.split("/"), name, content, 7000 + number)
             try:
-                out = prepare("class_folders", f"{folder}/out", source, split=split)
+                out = prepare("class_folders", f"{folder}/out", source, split=(0.6, 0.2, 0.2))
             except DataError:
                 return  # refused with a reason
+            kept.append(shape)
             skipped = pd.read_csv(out / "skipped.csv", keep_default_na=False)
             told = [*read_manifest(out).path, *skipped.path]
             assert len(set(told)) == len(told) and (skipped.reason != "").all()
@@ -814,6 +822,7 @@ def test_every_file_of_a_random_tree_is_in_the_manifest_or_in_skipped():
 
 
     holds()
+    assert set(kept) == set(SHAPES) and len(kept) > 25
 
 # %% ../nbs/01_dataset_making.ipynb #d409c28f
 def test_every_entry_of_an_archive_is_in_the_manifest_or_in_skipped_as_the_folder_would_be():
@@ -1074,6 +1083,118 @@ def test_class_folders_with_a_split_of_their_own_keep_it():
         shutil.rmtree(f"{folder}/three/test")
         shutil.rmtree(f"{folder}/three/valid")
         refused("has no split of its own", source=f"{folder}/three", split="official")
+
+# %% ../nbs/01_dataset_making.ipynb #7ab12927
+def grown(folder, counts):
+    "A tree with so many different small images in each of its folders; a count of 0 is an empty folder, a text a file."
+    number = 0
+    for place, count in counts.items():
+        path = Path(folder) / place
+        if isinstance(count, str):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(count)
+            continue
+        path.mkdir(parents=True, exist_ok=True)
+        for _ in range(count):
+            number += 1
+            noise(20_000 + number, (6, 6)).save(path / f"n{number}.png")
+    return Path(folder)
+
+
+def in_each(place, count, classes=("cat", "dog")):
+    "{place/class: count}"
+    return {f"{place}/{c}": count for c in classes}
+
+
+def read_as(counts, name="class_folders", **arguments):
+    "Classes, images of each split, files left out by reason, and notes of a tree."
+    with tempfile.TemporaryDirectory() as folder:
+        out = prepare(name, f"{folder}/out", grown(f"{folder}/S", counts), **arguments)
+        info, left = read_info(out), pd.read_csv(out / "skipped.csv", keep_default_na=False)
+        assert len(read_manifest(out)) + len(left) == sum(int(c) if isinstance(c, int) else 1 for c in counts.values())
+        return info["class_names"], [sum(n.values()) for n in info["counts"].values()], left.reason.value_counts().to_dict(), "; ".join(info["notes"])
+
+# %% ../nbs/01_dataset_making.ipynb #5dcc521e
+def test_test_images_without_labels_are_listed_and_are_no_class():
+    no_label = "unlabelled: a split folder without class folders"
+    train = in_each("train", 12)
+    for tree, reason, note in (
+        (train | {"test": 5}, no_label, "test/: 5 images left out"), (train | {"test1": 5}, no_label, "only train/ has class folders"),
+        (train | {"test/unknown": 5}, "unlabelled: its name stands for no class", "test/unknown/: 5 images left out"),
+        (train | {"test/test": 5}, no_label, "test/: 5"), (train | {"unlabeled": 5}, "unlabelled, by its name", "unlabeled/: 5"),
+        (train | {"train/unsup": 5}, "unlabelled: its name stands for no class", "train/unsup/: 5"),
+        (in_each("train_images", 12) | {"test_images": 5}, no_label, "test_images/: 5"), (in_each("S/Train", 12) | {"S/Test": 5}, no_label, "S/Test/: 5"),
+        (in_each("seg_train/seg_train", 12) | {"seg_pred/seg_pred": 5}, "it lies beside the split folders, in none of them", "seg_pred/: 5"),
+        (in_each(".", 12) | {"test1": 5}, no_label, "test1/: 5"), (train | in_each("val", 0) | {"val": 5}, no_label, "val/: 5"),
+        (train | in_each("augmented", 0) | {"augmented/cat": 5}, "it lies beside the split folders, in none of them", "augmented/: 5"),
+    ):
+        classes, counts, left, notes = read_as(tree, split=(20, 2, 2))
+        assert (classes, counts, left) == (["cat", "dog"], [20, 2, 2], {reason: 5}) and note in notes, tree
+    assert read_as(train | {"test": 5}, "fundus", split=(20, 2, 2))[2] == {no_label: 5}
+    wnids = ("n01440764", "n02102040")
+    classes, counts, left, notes = read_as(in_each("ILSVRC/Data/CLS-LOC/train", 12, wnids) | {"ILSVRC/Data/CLS-LOC/val": 4}, "imagenet", split=(20, 2, 2))
+    assert (classes, counts, left) == (["tench", "English springer"], [20, 2, 2], {no_label: 4}) and "read from the folder ILSVRC/Data/CLS-LOC/" in notes
+
+# %% ../nbs/01_dataset_making.ipynb #918f19e9
+def test_splits_are_found_under_any_usual_name_above_or_below_the_classes_and_in_outer_folders():
+    for names in (("train", "val", "test"), ("Training", "validation", "TESTING"), ("train_images", "val-images", "testset"), ("train1", "dev", "holdout"),
+                  ("S/train", "S/valid", "S/test"), ("a/b/images_train", "a/b/images_val", "a/b/images_test"), ("images/train2017", "images/val2017", "images/test2017"),
+                  ("train/images", "val/images", "test/images"), ("seg_train/seg_train", "seg_val/seg_val", "seg_test/seg_test")):
+        tree = {k: n for place, count in zip(names, (12, 4, 5), strict=True) for k, n in in_each(place, count).items()}
+        classes, counts, left, notes = read_as(tree | {"README.md": "words", "labels/train/0.txt": "0 0 0 1 1", "sample_submission.csv": "id,label"})
+        assert (classes, counts, left) == (["cat", "dog"], [24, 8, 10], {"not inside a class folder": 3}), names
+        assert names == ("train", "val", "test") and notes == "" or "read as splits: " in notes and f"{names[0]}/ is train" in notes, (names, notes)
+    below = {f"{c}/{s}": n for c in ("cat", "dog") for s, n in (("train", 12), ("valid", 4), ("test", 5))}
+    classes, counts, left, notes = read_as(below)
+    assert (classes, counts, left) == (["cat", "dog"], [24, 8, 10], {}) and "the splits lie in the class folders" in notes
+    assert read_as(in_each("train", 12) | in_each("test", 5) | {"val": 0})[:2] == (["cat", "dog"], [22, 2, 10])
+    assert read_as(in_each("images", 12) | in_each("masks", 12), split=(20, 2, 2))[:3] == (["cat", "dog"], [20, 2, 2], {"not inside a class folder": 24})
+
+# %% ../nbs/01_dataset_making.ipynb #ca435da1
+def test_a_class_that_is_called_like_a_split_stays_a_class():
+    for name in ("train", "Test", "val", "dev"):
+        classes, counts, left, notes = read_as({name: 9, "bus": 9, "car": 9}, split=(21, 3, 3))
+        assert (sorted(classes), counts, left) == (sorted([name, "bus", "car"]), [21, 3, 3], {})
+        assert f"{name}/ is read as a class, since it lies beside bus/, car/" in notes
+    nested = {"train/steam": 5, "train/electric": 4, "bus/city": 9, "car/small": 5, "car/large": 4}
+    assert read_as(nested, split=(21, 3, 3))[:3] == (["bus", "car", "train"], [21, 3, 3], {})
+    vehicles = ("bus", "train", "car")
+    assert read_as(in_each("train", 9, vehicles) | in_each("test", 4, vehicles), split="official")[0] == ["bus", "car", "train"]
+    assert read_as({"public/train": 6, "public/tram": 6, "private/car": 12}, split=(20, 2, 2))[0] == ["private", "public"]
+    assert read_as(in_each("train", 9, ("yes", "unknown")) | in_each("test", 4, ("yes", "unknown")))[0] == ["unknown", "yes"]
+
+# %% ../nbs/01_dataset_making.ipynb #5560a86d
+def test_a_class_that_training_would_never_see_is_refused_and_all_images_can_be_pooled_instead():
+    splits = in_each("train", 12) | in_each("test", 5)
+    for tree, message in (
+        (in_each("train", 12, ("cats", "dogs")) | in_each("val", 5, ("Cat", "Dog")), r"spell their classes differently .train/cats and val/Cat; train/dogs and val/Dog"),
+        (in_each("train", 12, ("fox", "fly_1")) | in_each("val", 5, ("Foxes", "fly 1")), "train/fox and val/Foxes; train/fly_1 and val/fly 1|train/fly_1 and val/fly 1"),
+        (splits | {"test/bird": 5}, "1 of 3 classes have no training image: 'bird' .5 in test"),
+        (in_each("val", 12) | in_each("test", 5), "2 of 2 classes have no training image"),
+        ({f"{c}/{s}": 6 for c in ("cat", "dog") for s in ("val", "test")}, "2 of 2 classes have no training image"),
+        ({"train/cat": 12, "test/cat": 5, "test/dog": 5}, "'dog' .5 in test.*--split 0.8 0.1 0.1"),
+        ({"cat/train": 9, "cat/test": 3, "dog/test": 9}, "'dog' .9 in test"),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            refused(f"(?s){message}", source=grown(f"{folder}/S", tree))
+    assert read_as(splits | {"test/bird": 5}, split=(25, 7, 7))[:2] == (["bird", "cat", "dog"], [25, 7, 7])
+
+# %% ../nbs/01_dataset_making.ipynb #d69501f1
+def test_a_tree_that_can_be_read_in_two_ways_is_refused_with_both_readings():
+    splits = in_each("train", 12) | in_each("test", 5)
+    for tree, message in (
+        (splits | {"cat": 9}, "cat/ with images beside the split folders test/, train/ can be read in two ways.*Splits: move cat/.*Classes: rename"),
+        (in_each(".", 9) | {"train": 9, "test": 9}, "test/, train/ beside cat/, dog/ can be read in two ways: as splits, whose images have no labels, or as classes"),
+        ({"train/steam": 9, "train/electric": 9, "bus": 9, "car": 9}, "train/ can be read in two ways: as a split with the classes electric/, steam/.*or as a class beside"),
+        ({"cat/train": 9, "cat/test": 4, "dog": 13}, "some classes hold train/, test/, ..., but dog/ holds images outside"),
+        ({"train_images": 9, "test_images": 5, "train.csv": "id,label"}, "test_images/, train_images/ hold images, but no class folders, so no image has a label"),
+        ({"train/images": 9, "train/labels/0.txt": "0", "valid/images": 5}, "train/, valid/ hold images, but no class folders"),
+        ({"trainA": 9, "trainB": 9, "testA": 5, "testB": 5}, "hold images, but no class folders"),
+        ({"train_cat": 9, "train_dog": 9, "test_cat": 5, "test_dog": 5}, "test_cat/ and train_cat/ join a split and a class"),
+        ({"cat-train": 9, "dog-train": 9, "cat-val": 5, "dog-val": 5}, "cat-train/ and cat-val/ join a split and a class"),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            refused(f"(?s){message}", source=grown(f"{folder}/S", tree))
 
 # %% ../nbs/01_dataset_making.ipynb #3ef7e25f
 def test_names_of_imagenet_classes_come_from_the_file_that_is_given_and_a_missing_one_is_an_error():
