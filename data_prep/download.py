@@ -101,7 +101,7 @@ def check_directory(file: zipfile.ZipFile, archive: Path) -> None:
         raise DataError(f"{archive} is no complete zip file (its directory names {len(file.infolist())} entries, "
                         "there are others): fetch it again, or unpack it yourself and give the folder")
 
-
+# %% ../nbs/01_dataset_making.ipynb #f5ac3fe7
 def extract_entry(file: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> list[tuple[Path, str]]:
     "Unpack one entry of a zip; returns what was left out, with the reason."
     place = target / info.filename

@@ -161,7 +161,7 @@ def read_retina(file: Path) -> dict[str, list[tuple[np.ndarray, str]]]:
     except (ValueError, TypeError, KeyError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error, struct.error, RuntimeError) as error:
         raise DataError(f"{file} is no readable RetinaMNIST file ({error}): fetch it again") from None
 
-
+# %% ../nbs/01_dataset_making.ipynb #1b3d4a72
 def list_retina_mnist(source: Path, work: Path) -> Listing:
     "RetinaMNIST (MedMNIST v3, Yang et al. 2023) from its .npz: five grades of diabetic retinopathy, official split."
     file = source if source.is_file() else next(iter(sorted(source.glob("retinamnist*.npz"), reverse=True)), None)

@@ -14,8 +14,8 @@ from PIL import Image
 
 from data_prep.download import unpack
 from data_prep.errors import DataError
-from data_prep.folders import class_tree
 from data_prep.images import write_png
+from data_prep.reading import class_tree
 from data_prep.tree import Listing, files_below, found_names, opened, seen_from, subfolders
 
 BOX = ["box_x0", "box_y0", "box_x1", "box_y1"]
@@ -72,9 +72,12 @@ def list_class_folders(source: Path, work: Path) -> Listing:
     "Any tree with a folder a class; train/, val/, test/ above or below them are kept as the split."
     top, skipped = opened(source, work)
     folder = top
-    while folder != source and len(subfolders(folder)) == 1 and len(list(folder.iterdir())) == 1:
+    while folder != source and len(subfolders(folder)) == 1 and not any(p.is_file() for p in folder.iterdir()):
         folder = folder / subfolders(folder)[0]  # an archive often holds one outer folder
     listing = class_tree(folder)
+    inside = f"{folder.relative_to(top).as_posix()}/"
+    if folder != top:
+        skipped += [s for s in files_below(top)[1] if not s[0].startswith(inside)]  # hidden folders beside it
     listing.skipped += seen_from(folder, top, skipped)
     return listing
 

@@ -123,7 +123,7 @@ def is_written(path: str, out: Path) -> bool:
     first = path.relative_to(out.parent).parts[:1]
     return not first or first[0] == out.name or first[0].startswith(f".{out.name}.")
 
-
+# %% ../nbs/01_dataset_making.ipynb #0f592256
 @contextmanager
 def plain_errors(out: Path) -> Iterator[None]:
     "What the system refuses, in words; what was at `out` is untouched."

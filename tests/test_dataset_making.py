@@ -795,7 +795,7 @@ def test_every_file_of_a_random_tree_is_in_the_manifest_or_in_skipped():
     kept = []
 
 
-    @settings(max_examples=80, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=50, deadline=None, derandomize=True, database=None)
     @given(st.sampled_from(list(SHAPES)), st.lists(st.tuples(st.integers(0, 3), DEEPER, ELSEWHERE, NAMES, CONTENT), max_size=20))
     def holds(shape, things):
         with tempfile.TemporaryDirectory() as folder:
@@ -822,7 +822,7 @@ def test_every_file_of_a_random_tree_is_in_the_manifest_or_in_skipped():
 
 
     holds()
-    assert set(kept) == set(SHAPES) and len(kept) > 25
+    assert set(kept) == set(SHAPES) and len(kept) > 20
 
 # %% ../nbs/01_dataset_making.ipynb #d409c28f
 def test_every_entry_of_an_archive_is_in_the_manifest_or_in_skipped_as_the_folder_would_be():
@@ -834,9 +834,10 @@ def test_every_entry_of_an_archive_is_in_the_manifest_or_in_skipped_as_the_folde
         entries = {f"S/{p.relative_to(source).as_posix()}": p.read_bytes() for p in sorted(source.rglob("*")) if p.is_file()}
         tables = [prepare("class_folders", f"{folder}/out", source)]
         for kind in KINDS:
-            Path(folder, f"a.{kind}").write_bytes(packed(kind, entries))
+            Path(folder, f"a.{kind}").write_bytes(packed(kind, entries | {"__MACOSX/S/._0.png": b"no picture"}))
             tables.append(prepare("class_folders", f"{folder}/{kind}.out", f"{folder}/a.{kind}"))
-        assert len({(out / "skipped.csv").read_text() for out in tables}) == 1 and read_info(tables[0])["skipped"] == 5
+        lists = [(out / "skipped.csv").read_text().replace("../__MACOSX/,hidden folder\n", "") for out in tables]
+        assert len(set(lists)) == 1 and [read_info(out)["skipped"] for out in tables] == [5, *[6] * len(KINDS)]
         assert all(sorted(read_manifest(out).sha256) == sorted(read_manifest(tables[0]).sha256) for out in tables)
 
 # %% ../nbs/01_dataset_making.ipynb #7802a1a1
@@ -937,6 +938,23 @@ def test_kaggle_names_are_read_from_the_folder_above_or_the_folder_itself_or_the
         three = read_manifest(prepare("cats_vs_dogs", f"{folder}/three", outer))
         assert three.path.tolist() == [f"unpacked/train/{p}" for p in one.path] and three.sha256.tolist() == one.sha256.tolist()
 
+# %% ../nbs/01_dataset_making.ipynb #f0c82a81
+def test_what_lies_beside_the_folder_of_cats_and_dogs_that_is_read_is_listed():
+    with tempfile.TemporaryDirectory() as folder:
+        source = photos(f"{folder}/kaggle/train", each=12, name="{c}.{i}.png").parent
+        photos(source / "test1", ("x",), 3, "{i}.png")
+        (source / "sampleSubmission.csv").write_text("id,label")
+        out = prepare("cats_vs_dogs", f"{folder}/out", source)
+        assert pd.read_csv(out / "skipped.csv").path.tolist() == ["../sampleSubmission.csv", "../test1/0.png", "../test1/1.png", "../test1/2.png"]
+        assert "4 files lie outside train/ and are left out" in read_info(out)["notes"]
+        names = [(p.relative_to(source).as_posix(), p.read_bytes()) for p in sorted(source.rglob("*")) if p.is_file()]
+        inner = zipped(f"{folder}/inner.zip", [n for n in names if n[0].startswith("train/")]).read_bytes()
+        shutil.rmtree(source / "train")
+        for name in ("train.zip", "test1.zip"):
+            (source / name).write_bytes(inner)
+        skipped = pd.read_csv(prepare("cats_vs_dogs", f"{folder}/zips", source) / "skipped.csv", index_col="path").reason
+        assert len(skipped) == 5 and skipped["../test1.zip"] == "not read: it lies beside train.zip"
+
 # %% ../nbs/01_dataset_making.ipynb #a737fb3e
 def test_splits_by_file_number_follow_the_ranges():
     with tempfile.TemporaryDirectory() as folder:
@@ -1033,6 +1051,43 @@ def test_cifar10_is_read_from_its_pickles_and_no_other_code_is_run():
         refused("test_batch is no readable CIFAR-10 file .it holds .*system", "cifar10", source)
         (source / "test_batch").write_bytes(b"\x80\x02")
         refused("test_batch is no readable CIFAR-10 file", "cifar10", source)
+
+# %% ../nbs/01_dataset_making.ipynb #adc0df6f
+def test_files_of_cifar10_and_retina_mnist_that_are_cut_or_damaged_are_refused_or_whole_and_what_lies_beside_them_is_listed():
+    with tempfile.TemporaryDirectory() as folder:
+        rng, source = np.random.default_rng(0), mini_cifar(Path(folder) / "cifar")
+        (source / "readme.html").write_text("hello")
+        assert (pd.read_csv(prepare("cifar10", f"{folder}/out", source) / "skipped.csv").path == ["readme.html"]).all()
+        arrays = {f"{s}_{k}": v for s in ("train", "val", "test") for k, v in
+                  (("images", rng.integers(0, 256, (9, 8, 8, 3), dtype=np.uint8)), ("labels", np.arange(9)[:, None] % 5))}
+        np.savez(f"{folder}/retinamnist_224.npz", **arrays)
+        for name, place, file, images in (("cifar10", source, source / "test_batch", 120), ("cifar10", source, source / "batches.meta", 120),
+                                          ("retina_mnist", f"{folder}/retinamnist_224.npz", Path(folder, "retinamnist_224.npz"), 27)):
+            whole = file.read_bytes()
+            for number, end in enumerate(np.linspace(0, len(whole) - 1, 6).astype(int)):
+                file.write_bytes(whole[:end])
+                refused(f"no readable|missing|{file.name}", name, place)
+                broken = bytearray(whole)
+                broken[rng.integers(len(whole))] ^= 1 << int(rng.integers(8))
+                file.write_bytes(broken)
+                try:
+                    assert read_info(prepare(name, f"{folder}/{file.name}{number}", place))["images"] == images
+                except DataError as error:
+                    assert "no readable" in str(error)
+            file.write_bytes(whole)
+
+# %% ../nbs/01_dataset_making.ipynb #f81f2329
+def test_labels_and_pictures_of_cifar10_that_do_not_fit_together_are_refused():
+    import pickle
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = mini_cifar(Path(folder) / "cifar")
+        batch = pickle.loads((source / "test_batch").read_bytes())
+        for wrong in ({"labels": batch["labels"][:-1]}, {"labels": [10] * 20}, {"labels": [-1] * 20}, {"data": batch["data"][:, 1:]}, {"data": "cut"}, {"labels": None}):
+            (source / "test_batch").write_bytes(pickle.dumps(batch | wrong, protocol=2))
+            refused("test_batch is no readable CIFAR-10 file", "cifar10", source)
+        (source / "test_batch").write_bytes(pickle.dumps([batch], protocol=2))
+        refused("test_batch is no readable CIFAR-10 file .it holds a list", "cifar10", source)
 
 # %% ../nbs/01_dataset_making.ipynb #211b88d6
 def test_retina_mnist_and_imagenette_are_read_from_their_archives():
