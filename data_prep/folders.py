@@ -22,13 +22,15 @@ EXTRA = ("images?|imgs?|photos?|pictures?|pics?|jpe?gs?|pngs?|files?|folder|dir|
          "processed|preprocessed|raw|original|small|mini|tiny|full|final|new|clean|"
          "public|private|subset|balanced|augmented|aug|sorted|(?:un)?labell?ed|seg|stage|stg|ilsvrc|imagenet|[ab]|v\\d+|\\d+(?:x\\d+)?")
 SPLIT_NAME = re.compile(rf"(?:{EXTRA})*?({'|'.join(sorted(WORDS, key=len, reverse=True))})(?:{EXTRA})*")
-WRAPPER = re.compile(rf"(?:{EXTRA}|jpegimages|all)+")
+WRAPPER = re.compile("(?:images?|imgs?|photos?|pictures?|pics?|jpe?gs?|pngs?|files?|data|dataset|all|samples?|resized|cropped|raw|original)+")
 UNLABELLED = {"unlabeled", "unlabelled", "unsup", "unsupervised", "nolabel", "nolabels", "withoutlabel", "withoutlabels"}
 PLACEHOLDERS = UNLABELLED | {"unknown", "unknowns", "all", "dummy", "none", "images", "image", "data"} | set(WORDS)
-BESIDE = {"labels", "masks", "annotations", "groundtruth", "gt", "segmentations", "trimaps", "bboxes",
-          "pred", "predict", "prediction", "predictions", "segpred", "submission"}  # may lie beside what is learned from
+BESIDE = {  # what may lie beside the images that are learned from
+          "labels", "masks", "annotations", "groundtruth", "gt", "segmentations", "trimaps", "bboxes",
+          "pred", "predict", "prediction", "predictions", "segpred", "submission", "doc", "docs", "figures", "assets", "examples", "demo",
+          "papers", "notebooks", "scripts", "code", "src", "models", "weights", "results", "output", "outputs", "thumbnails"}
 
-
+# %% ../nbs/01_dataset_making.ipynb #a3f22b5e
 def squeezed(name: str) -> str:
     "A folder's name without case, accents' spelling, separators: Test_Images -> testimages."
     return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
@@ -38,6 +40,11 @@ def split_of(name: str) -> str:
     "The split that a folder's name stands for; empty for any other name."
     match = SPLIT_NAME.fullmatch(squeezed(name))
     return WORDS[match[1]] if match else ""
+
+
+def is_called(name: str, words: set[str]) -> bool:
+    "Whether a folder has one of these names, or one with _images, a number and the like behind it."
+    return bool(re.fullmatch(rf"(?:{'|'.join(sorted(words))})(?:{EXTRA})*", squeezed(name)))
 
 # %% ../nbs/01_dataset_making.ipynb #9de79ad2
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif")
@@ -86,7 +93,7 @@ def outer(tree: Tree) -> str:
     top = ""
     while kids := tree.images_in(top):
         if len(kids) > 1 and any(WRAPPER.fullmatch(squeezed(n)) for n in kids):  # images/ beside masks/
-            kids = [n for n in kids if squeezed(n) not in BESIDE]
+            kids = [n for n in kids if not is_called(n, BESIDE)]
         if len(kids) != 1 or split_of(kids[0]):
             break
         inside = below(top, kids[0])
@@ -98,10 +105,10 @@ def outer(tree: Tree) -> str:
     return top if len(ends) > 1 or any(map(split_of, ends)) else ""  # one class in folders of its own
 
 # %% ../nbs/01_dataset_making.ipynb #ffb0fbd6
-def inner(tree: Tree, folder: str) -> str:
-    "Where the class folders of a split begin: train/images/cat, seg_train/seg_train/cat."
+def inner(tree: Tree, folder: str, classes: set[str]) -> str:
+    "Where the class folders of a split begin: train/images/cat, seg_train/seg_train/cat; `classes` are known to be some."
     while len(kids := tree.images_in(folder)) == 1 and not tree.direct[folder]:
-        if not (WRAPPER.fullmatch(squeezed(kids[0])) or split_of(kids[0])):
+        if kids[0] in classes or not (WRAPPER.fullmatch(squeezed(kids[0])) or split_of(kids[0])):
             break
         folder = below(folder, kids[0])
     return folder

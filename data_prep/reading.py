@@ -13,7 +13,7 @@ import pandas as pd
 
 from data_prep.errors import DataError
 from data_prep.folders import (
-    BESIDE, PLACEHOLDERS, UNLABELLED, WORDS, Tree, below, inner, outer, shown, spellings, split_of, squeezed,
+    BESIDE, PLACEHOLDERS, UNLABELLED, WORDS, Tree, below, inner, is_called, outer, shown, spellings, split_of, squeezed,
 )
 from data_prep.tree import Listing, printable
 
@@ -54,13 +54,15 @@ def read_tree(tree: Tree) -> Reading:
     if reading.top:
         reading.notes.append(f"read from the folder {printable(reading.top)}/ on")
     for name in tree.names.get(reading.top, []):
-        if squeezed(name) in UNLABELLED:
+        if is_called(name, UNLABELLED):
             reading.leave_out(tree, below(reading.top, name), "unlabelled, by its name")
     kids = [n for n in tree.images_in(reading.top) if below(reading.top, n) not in reading.left_out]
     refuse_joined_names(tree, kids)
     splits = {n: split_of(n) for n in kids if split_of(n)}
     others = [n for n in kids if n not in splits]
-    labelled = {n: place for n in splits if tree.images_in(place := inner(tree, below(reading.top, n)))}
+    several = [found for n in splits if len(found := tree.images_in(below(reading.top, n))) > 1]
+    places = {n: inner(tree, below(reading.top, n), {c for found in several for c in found}) for n in splits}
+    labelled = {n: place for n, place in places.items() if tree.images_in(place)}
     if labelled and are_splits(tree, reading, labelled, others):
         read_splits(tree, reading, splits, labelled, others)
     else:
@@ -81,13 +83,13 @@ def note_strays(tree: Tree, reading: Reading) -> None:
 # %% ../nbs/01_dataset_making.ipynb #3960b723
 def are_splits(tree: Tree, reading: Reading, labelled: dict, others: list) -> bool:
     "Whether folders that are called like splits and hold folders of images are splits (True) or classes (False)."
-    others = [n for n in others if squeezed(n) not in BESIDE]
+    others = [n for n in others if not is_called(n, BESIDE)]
     classes = {squeezed(c) for place in labelled.values() for c in tree.images_in(place)}
-    beside = {squeezed(c) for n in others for c in [n, *tree.images_in(below(reading.top, n))]}
+    same = {squeezed(c) for n in others for c in tree.images_in(below(reading.top, n))} & classes
     kinds = {split_of(n) for n in labelled}
-    if not others or len(kinds) > 1 or classes & beside or any(squeezed(n) not in WORDS for n in labelled):
+    if not others or len(kinds) > 1 or classes & set(map(squeezed, others)) or any(squeezed(n) not in WORDS for n in labelled):
         return True
-    if len(classes) == 1 or not any(tree.direct[below(reading.top, n)] for n in others):
+    if not same and (len(classes) == 1 or not any(tree.direct[below(reading.top, n)] for n in others)):
         return False  # vehicles: train/ (steam/, electric/), bus/ (city/, coach/)
     name = min(labelled)
     raise DataError(
@@ -115,9 +117,9 @@ def keep_as_classes(tree: Tree, reading: Reading, splits: dict, others: list) ->
     "Folders called like splits that hold no class folders: a class called train, or images without labels."
     where = tree.root / reading.top
     if not others:
-        raise DataError(f"{where}: {shown(splits)} hold images, but no class folders, so no image has a label; expected "
-                        f"{min(splits)}/cat/, {min(splits)}/dog/, ... Sort the labelled images into a folder for each class (a table of "
-                        "labels beside them is not read), and give that folder as --source")
+        name = max(sorted(splits), key=lambda n: splits[n] == "train")
+        raise DataError(f"{where}: no image in {shown(splits)} has a label, because there are no class folders; expected {name}/cat/, "
+                        f"{name}/dog/, ... Sort the labelled images into a folder for each class (a table of labels beside them is not read)")
     if len(set(splits.values())) > 1:
         raise DataError(
             f"{where}: {shown(splits)} beside {shown(others)} can be read in two ways: as splits, whose images have no labels, or as classes.\n"
@@ -135,7 +137,7 @@ def read_splits(tree: Tree, reading: Reading, splits: dict, labelled: dict, othe
     where = tree.root / reading.top
     if closed := [n for n in tree.names[reading.top] if split_of(n) and below(reading.top, n) in tree.found.closed]:
         raise DataError(f"cannot read {where / closed[0]}, a split folder: give yourself the right to read it (chmod -R u+rX)")
-    flat = [n for n in others if tree.direct[below(reading.top, n)] and squeezed(n) not in BESIDE]
+    flat = [n for n in others if tree.direct[below(reading.top, n)] and not is_called(n, BESIDE)]
     if flat:
         raise DataError(
             f"{where}: {shown(flat)} with images beside the split folders {shown(labelled)} can be read in two ways: as more images "
@@ -167,7 +169,7 @@ def leave_out_placeholders(tree: Tree, reading: Reading, splits: dict, labelled:
     classes = {}
     for name, place in labelled.items():
         strange = PLACEHOLDERS if splits[name] != "train" and known else UNLABELLED
-        no_class = [c for c in tree.names[place] if squeezed(c) in (UNLABELLED if c in known else strange)]
+        no_class = [c for c in tree.names[place] if is_called(c, UNLABELLED) or c not in known and squeezed(c) in strange]
         for c in no_class:
             reading.leave_out(tree, below(place, c), "unlabelled: its name stands for no class")
         classes[name] = [c for c in tree.images_in(place) if c not in no_class]

@@ -791,6 +791,7 @@ def plant(source, folder, name, content, number):
         place.write_bytes({"image": image, "text": b"no picture", "empty": b"", "half": image[:40]}[content])
 
 # %% ../nbs/01_dataset_making.ipynb #51f6fba6
+@pytest.mark.slow
 def test_every_file_of_a_random_tree_is_in_the_manifest_or_in_skipped():
     kept = []
 
@@ -1181,7 +1182,8 @@ def test_test_images_without_labels_are_listed_and_are_no_class():
         (in_each("train_images", 12) | {"test_images": 5}, no_label, "test_images/: 5"), (in_each("S/Train", 12) | {"S/Test": 5}, no_label, "S/Test/: 5"),
         (in_each("seg_train/seg_train", 12) | {"seg_pred/seg_pred": 5}, "it lies beside the split folders, in none of them", "seg_pred/: 5"),
         (in_each(".", 12) | {"test1": 5}, no_label, "test1/: 5"), (train | in_each("val", 0) | {"val": 5}, no_label, "val/: 5"),
-        (train | in_each("augmented", 0) | {"augmented/cat": 5}, "it lies beside the split folders, in none of them", "augmented/: 5"),
+        (train | {"unlabeled_images": 5}, "unlabelled, by its name", "unlabeled_images/: 5"),
+        (in_each("train_set", 12) | {"augmented/cat": 5}, "it lies beside the split folders, in none of them", "augmented/: 5"),
     ):
         classes, counts, left, notes = read_as(tree, split=(20, 2, 2))
         assert (classes, counts, left) == (["cat", "dog"], [20, 2, 2], {reason: 5}) and note in notes, tree
@@ -1213,6 +1215,8 @@ def test_a_class_that_is_called_like_a_split_stays_a_class():
         assert f"{name}/ is read as a class, since it lies beside bus/, car/" in notes
     nested = {"train/steam": 5, "train/electric": 4, "bus/city": 9, "car/small": 5, "car/large": 4}
     assert read_as(nested, split=(21, 3, 3))[:3] == (["bus", "car", "train"], [21, 3, 3], {})
+    for kids in (("0", "1"), ("photo", "sketch"), ("a", "b")):  # a class folder alone in a split is no wrapper
+        assert read_as(in_each("train", 9, kids) | {f"test/{kids[0]}": 4}, split=["official", 0])[:2] == (list(kids), [18, 0, 4])
     vehicles = ("bus", "train", "car")
     assert read_as(in_each("train", 9, vehicles) | in_each("test", 4, vehicles), split="official")[0] == ["bus", "car", "train"]
     assert read_as({"public/train": 6, "public/tram": 6, "private/car": 12}, split=(20, 2, 2))[0] == ["private", "public"]
@@ -1242,9 +1246,10 @@ def test_a_tree_that_can_be_read_in_two_ways_is_refused_with_both_readings():
         (in_each(".", 9) | {"train": 9, "test": 9}, "test/, train/ beside cat/, dog/ can be read in two ways: as splits, whose images have no labels, or as classes"),
         ({"train/steam": 9, "train/electric": 9, "bus": 9, "car": 9}, "train/ can be read in two ways: as a split with the classes electric/, steam/.*or as a class beside"),
         ({"cat/train": 9, "cat/test": 4, "dog": 13}, "some classes hold train/, test/, ..., but dog/ holds images outside"),
-        ({"train_images": 9, "test_images": 5, "train.csv": "id,label"}, "test_images/, train_images/ hold images, but no class folders, so no image has a label"),
-        ({"train/images": 9, "train/labels/0.txt": "0", "valid/images": 5}, "train/, valid/ hold images, but no class folders"),
-        ({"trainA": 9, "trainB": 9, "testA": 5, "testB": 5}, "hold images, but no class folders"),
+        ({"train_images": 9, "test_images": 5, "train.csv": "id,label"}, "no image in test_images/, train_images/ has a label, because there are no class folders; expected train_images/cat/"),
+        ({"train/images": 9, "train/labels/0.txt": "0", "valid/images": 5}, "no image in train/, valid/ has a label"),
+        ({"trainA": 9, "trainB": 9, "testA": 5, "testB": 5}, "no image in testA/, testB/, trainA/, trainB/ has a label"),
+        (in_each("train", 9, ("left", "right")) | in_each("bus", 9, ("left", "right")), "train/ can be read in two ways"),
         ({"train_cat": 9, "train_dog": 9, "test_cat": 5, "test_dog": 5}, "test_cat/ and train_cat/ join a split and a class"),
         ({"cat-train": 9, "dog-train": 9, "cat-val": 5, "dog-val": 5}, "cat-train/ and cat-val/ join a split and a class"),
     ):
