@@ -91,7 +91,7 @@ def check_directory(file: zipfile.ZipFile, archive: Path) -> None:
         tail = raw.read()
         disk, _, here, entries = struct.unpack("<4H", tail[tail.rfind(b"PK\5\6"):][4:12])
         raw.seek(0)
-        first = min((info.header_offset for info in file.infolist()), default=0)
+        first = min((info.header_offset for info in file.infolist()), default=archive.stat().st_size)
         before = any(b"PK\3\4" in block for block in iter(lambda: raw.read(min(1 << 20, max(0, first - raw.tell()))), b""))
     if first < 0:
         raise zipfile.BadZipFile("bytes are missing from it")

@@ -624,6 +624,8 @@ def test_two_archives_in_one_file_and_a_part_of_one_are_refused():
     assert unpacked("zip", bytes(part)) is None
     part[end + 4], part[end + 8], part[end + 10] = 0, 9, 9  # a directory with too few entries
     assert unpacked("zip", bytes(part)) is None
+    part[end + 4:] = bytes(len(part) - end - 4)  # a directory without any
+    assert unpacked("zip", bytes(part)) is None
 
 # %% ../nbs/01_dataset_making.ipynb #2fa2d7d8
 def test_of_two_entries_with_one_name_the_last_is_used_and_the_other_is_listed():
