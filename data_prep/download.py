@@ -3,10 +3,14 @@
 # %% ../nbs/01_dataset_making.ipynb #7ffa1a07
 "Fetch and unpack archives: mirrors in order, checksum, resume; nothing in an archive lands outside its folder."
 
+import bz2
+import gzip
+import lzma
 import os
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -58,9 +62,12 @@ def fetch(archive: Archive, cache: Path) -> Path:
     raise DataError(f"could not download {archive.file}:\n  " + "\n  ".join(failures))
 
 # %% ../nbs/01_dataset_making.ipynb #61023ec6
+DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, struct.error)  # in a zip
+
+
 def check_member(info: zipfile.ZipInfo, archive: Path) -> None:
     "Refuse a zip whose entries would land outside the target, are links, or need a password."
-    name = info.filename.replace("\\", "/")
+    name = info.filename = info.filename.replace("\\", "/")
     if name.startswith("/") or ".." in PurePosixPath(name).parts or re.match(r"[A-Za-z]:", name):
         raise DataError(f"{archive}: refused, the entry {info.filename!r} would land outside the target folder")
     if stat.S_ISLNK(info.external_attr >> 16):
@@ -68,45 +75,136 @@ def check_member(info: zipfile.ZipInfo, archive: Path) -> None:
     if info.flag_bits & 1:
         raise DataError(f"{archive}: the entry {info.filename!r} needs a password: unpack it yourself and give the folder")
 
+
+def make_room(place: Path) -> list[tuple[Path, str]]:
+    "Remove what an earlier entry has put at `place`, so that nothing is written over or through; returns what is lost."
+    if place.is_dir() and not place.is_symlink() or not os.path.lexists(place):
+        return []
+    place.unlink()
+    return [(place, "another entry of the archive has the same name here: the last one was used")]
+
 # %% ../nbs/01_dataset_making.ipynb #feb58581
-def unzip(archive: Path, target: Path) -> list[tuple[str, str]]:
+def check_directory(file: zipfile.ZipFile, archive: Path) -> None:
+    "Refuse a zip whose directory is not that of the whole file: a part of several, or two archives in one file."
+    with open(archive, "rb") as raw:
+        raw.seek(-min(archive.stat().st_size, 22 + 65535), os.SEEK_END)
+        tail = raw.read()
+        disk, _, here, entries = struct.unpack("<4H", tail[tail.rfind(b"PK\5\6"):][4:12])
+        raw.seek(0)
+        first = min((info.header_offset for info in file.infolist()), default=archive.stat().st_size)
+        before = any(b"PK\3\4" in block for block in iter(lambda: raw.read(min(1 << 20, max(0, first - raw.tell()))), b""))
+    if first < 0:
+        raise zipfile.BadZipFile("bytes are missing from it")
+    if disk not in (0, 0xFFFF) or here != entries:
+        raise DataError(f"{archive} is one part of a zip in several volumes: join them (zip -s 0 PARTS.zip --out WHOLE.zip)")
+    if before or entries != min(len(file.infolist()), 0xFFFF) and entries != len(file.infolist()) % 0x10000:
+        raise DataError(f"{archive} is no complete zip file (its directory names {len(file.infolist())} entries, "
+                        "there are others): fetch it again, or unpack it yourself and give the folder")
+
+# %% ../nbs/01_dataset_making.ipynb #f5ac3fe7
+def extract_entry(file: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> list[tuple[Path, str]]:
+    "Unpack one entry of a zip; returns what was left out, with the reason."
+    place = target / info.filename
+    lost = [] if info.is_dir() else make_room(place)
+    try:
+        if info.is_dir() and info.file_size:
+            raise zipfile.BadZipFile("a folder with a content")
+        file.extract(info, target)
+    except (*DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise  # the disk, not the archive
+        if not place.is_dir():
+            place.unlink(missing_ok=True)
+        lost.append((place, f"damaged in {Path(file.filename).name}: {error}"))
+    return lost
+
+# %% ../nbs/01_dataset_making.ipynb #13409c02
+def unzip(archive: Path, target: Path) -> list[tuple[Path, str]]:
     "Unpack a zip; entries damaged inside it are left out and returned with the reason."
-    damaged = []
     try:
         with zipfile.ZipFile(archive) as file:
+            check_directory(file, archive)
             for info in file.infolist():
                 check_member(info, archive)
             need, free = sum(i.file_size for i in file.infolist()), shutil.disk_usage(target.parent).free
             if need > free:
                 raise DataError(f"{archive} unpacks to {need / 1e6:,.0f} MB, but only {free / 1e6:,.0f} MB are free at {target.parent}")
-            for info in file.infolist():
-                try:
-                    file.extract(info, target)
-                except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-                    (target / info.filename).unlink(missing_ok=True)
-                    damaged.append((info.filename, f"damaged in {archive.name}: {error}"))
-    except zipfile.BadZipFile as error:
+            return [lost for info in file.infolist() for lost in extract_entry(file, info, target)]
+    except DataError:
+        raise
+    except DAMAGE as error:
         raise DataError(f"{archive} is no complete zip file ({error}): fetch it again") from None
-    return damaged
 
 # %% ../nbs/01_dataset_making.ipynb #303e6d3a
-def untar(archive: Path, target: Path) -> None:
-    "Unpack a tar (any compression); Python's `data` filter refuses whatever would land outside."
+MAGIC = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+
+
+def decompressed(archive: Path):
+    "The bytes of a tar, opened for reading, whatever compresses them."
+    with open(archive, "rb") as file:
+        start = file.read(6)
+    return next((way for magic, way in MAGIC.items() if start.startswith(magic)), open)(archive, "rb")
+
+
+def check_end(stream, offset: int) -> None:
+    "Read from the block where the list of entries stopped to the last byte: all zeros, and two blocks at least."
+    stream.seek(offset)
+    size = 0
+    for block in iter(lambda: stream.read(1 << 20), b""):
+        if block.strip(b"\0"):
+            raise tarfile.ReadError(f"the header at byte {offset} is damaged, or something follows the archive's end")
+        size += len(block)
+    if size < 2 * tarfile.BLOCKSIZE:
+        raise tarfile.ReadError(f"it stops at byte {offset + size} without an end mark")
+
+# %% ../nbs/01_dataset_making.ipynb #da3ed6f7
+def extract_member(file: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> list[tuple[Path, str]]:
+    "Unpack one entry of a tar; returns what was left out, with the reason. Python's `data` filter refuses unsafe ones."
+    if member.type == b"M":
+        raise tarfile.ReadError(f"{member.name} begins in another volume: join the volumes, or unpack them yourself")
+    place = Path(os.path.normpath(target / tarfile.data_filter(member, str(target)).name))
+    lost = [] if member.isdir() else make_room(place)
     try:
-        with tarfile.open(archive) as file:
-            file.extractall(target, filter="data")
+        file.extract(member, target, filter="data")
+    except KeyError:
+        return [*lost, (place, f"it repeats {member.linkname}, which is not in the archive")]
+    if not os.path.lexists(place):
+        lost.append((place, "it could not be unpacked"))
+    return lost
+
+# %% ../nbs/01_dataset_making.ipynb #b2e210e6
+def untar(archive: Path, target: Path) -> list[tuple[Path, str]]:
+    "Unpack a tar (any compression) to its proper end; one that is cut or damaged is refused. Returns the entries left out."
+    lost, name = [], "its first entry"
+    try:
+        with decompressed(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as file:
+            for member in file:
+                name = member.name
+                lost += extract_member(file, member, target)
+            check_end(stream, file.offset)
     except tarfile.FilterError as error:
         raise DataError(f"{archive}: refused, {error}") from None
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise DataError(f"{archive} is no complete tar file ({error}): fetch it again") from None
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise  # the disk, not the archive
+        raise DataError(f"{archive} is no complete tar file (at or after {name}: {error}): fetch it again") from None
+    return lost
 
 # %% ../nbs/01_dataset_making.ipynb #560e72b1
-def unpack(archive: Path, target: Path) -> list[tuple[str, str]]:
-    "Unpack a zip or tar; returns the entries left out."
+TARS = (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
+
+
+def unpack(
+    archive: Path,
+    target: Path,                # folder, made if absent
+) -> list[tuple[str, str]]:      # (path below target, reason)
+    "Unpack a zip or tar; returns the entries left out. Raises `DataError` for an archive that is unsafe, cut or damaged."
     target.mkdir(parents=True, exist_ok=True)
-    if archive.name.lower().endswith((".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")):
-        untar(archive, target)
-        return []
-    if not archive.name.lower().endswith(".zip"):
+    ending = archive.name.lower()
+    if not ending.endswith((".zip", *TARS)):
         raise DataError(f"{archive}: expected a folder, a .zip or a .tar.gz")
-    return unzip(archive, target)
+    try:
+        lost = (unzip if ending.endswith(".zip") else untar)(archive, target)
+    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        raise DataError(f"{archive}: refused, {error.filename} is a file and a folder in it") from None
+    return [(Path(os.path.normpath(place)).relative_to(target).as_posix(), reason) for place, reason in lost]

@@ -88,7 +88,7 @@ def check_image(path: str | os.PathLike, pixels: bool = False) -> Checked:
             return Checked(reason="not a regular file")
         data = Path(path).read_bytes()
     except FileNotFoundError:
-        return Checked(reason="a link that leads nowhere")
+        return Checked(reason="a link that leads nowhere" if os.path.islink(path) else "gone: it was there when the folder was listed")
     except OSError as error:
         return Checked(reason=f"unreadable: {error.strerror}")
     return decode(data, pixels) if data else Checked(reason="empty file (0 bytes)")

@@ -5,6 +5,7 @@
 
 import os
 import shutil
+import unicodedata
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -36,11 +37,22 @@ def lay_out(table: pd.DataFrame, root: Path, work: Path, layout: str, inside: bo
 
 # %% ../nbs/01_dataset_making.ipynb #82ee6d52
 def folder_names(table: pd.DataFrame) -> list[str]:
-    "split/class/file for every picture; two files of one name keep their folders' names in front."
+    "split/class/file for every picture; two files of one name keep their folders' names in front, or get a number."
     places = [f"{s}/{c.replace('/', '_')}/" for s, c in zip(table.split, table.class_name, strict=True)]
     short = [p + PurePosixPath(path).name for p, path in zip(places, table.path, strict=True)]
-    twice = pd.Series(short).str.lower().duplicated(keep=False)
-    return [p + path.replace("/", "__") if t else s for p, path, s, t in zip(places, table.path, short, twice, strict=True)]
+    same = [unicodedata.normalize("NFC", s).lower() for s in short]  # as file systems see it that know no case
+    twice, names = pd.Series(same).duplicated(keep=False), []
+    taken = {s for s, t in zip(same, twice, strict=True) if not t}
+    for place, path, name, again in zip(places, table.path, short, twice, strict=True):
+        name = place + path.replace("/", "__") if again else name
+        stem, ending = os.path.splitext(name)
+        number = 1
+        while again and unicodedata.normalize("NFC", name).lower() in taken:
+            number += 1
+            name = f"{stem}__{number}{ending}"
+        taken.add(unicodedata.normalize("NFC", name).lower())
+        names.append(name)
+    return names
 
 # %% ../nbs/01_dataset_making.ipynb #d3ba5574
 def describe(table: pd.DataFrame, listing: Listing, arguments: dict, licence: str, root: str) -> dict:

@@ -3,9 +3,12 @@
 # %% ../nbs/01_dataset_making.ipynb #1c24874f
 "Data sets that are drawn or packed in other formats: written out as PNG files."
 
+import io
 import os
 import pickle
+import struct
 import zipfile
+import zlib
 from hashlib import md5
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import pandas as pd
 
 from data_prep.errors import DataError
 from data_prep.images import write_png
-from data_prep.tree import Listing, drop_unpacked, found_names, opened
+from data_prep.tree import Listing, drop_unpacked, files_below, found_names, opened
 
 # %% ../nbs/01_dataset_making.ipynb #943ecfad
 def truth_of(drawing, file: str) -> list[tuple[str, str, np.ndarray]]:
@@ -75,11 +78,14 @@ class ArraysOnly(pickle.Unpickler):
 
 def read_pickle(path: Path) -> dict:
     "One batch file of CIFAR-10, without running what might hide in a pickle."
+    data = path.read_bytes()
     try:
-        with open(path, "rb") as file:
-            return ArraysOnly(file, encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError) as error:
+        found = ArraysOnly(io.BytesIO(data), encoding="latin1").load()
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}")
+    except Exception as error:  # a damaged pickle raises anything: it is a small program
         raise DataError(f"{path} is no readable CIFAR-10 file ({error}): fetch it again") from None
+    return found
 
 # %% ../nbs/01_dataset_making.ipynb #eb3d465d
 CIFAR_MD5 = {
@@ -96,33 +102,66 @@ def cifar_notes(folder: Path) -> list[str]:
     return [f"not byte for byte the official CIFAR-10 (md5 differs: {', '.join(other)}); used all the same"] if other else []
 
 # %% ../nbs/01_dataset_making.ipynb #247972b2
-def write_cifar(batch: dict, split: str, first: int, names: list[str], work: Path) -> list[tuple]:
+def check_batch(batch: dict, names: list[str], path: Path) -> tuple[np.ndarray, list[int]]:
+    "Pictures (N, 32, 32, 3) and labels of one batch file; refuses a file with a picture too few or a label that is none."
+    try:
+        pictures = np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        labels = [int(label) for label in batch["labels"]]
+        if len(pictures) != len(labels) or not set(labels) <= set(range(len(names))):
+            raise ValueError(f"{len(pictures)} pictures, {len(labels)} labels from {min(labels)} to {max(labels)}, {len(names)} classes")
+    except (KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{path} is no readable CIFAR-10 file ({error}): fetch it again") from None
+    return pictures, labels
+
+
+def write_cifar(path: Path, split: str, first: int, names: list[str], work: Path) -> list[tuple]:
     "The pictures of one batch file as PNG; returns path, class_name, split, sha256."
-    pictures = np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     rows = []
-    for number, (picture, label) in enumerate(zip(pictures, batch["labels"], strict=True), first):
-        path = f"images/{split}_{number:05d}.png"
-        rows.append((path, names[label], split, write_png(picture, work / path)))
+    for number, (picture, label) in enumerate(zip(*check_batch(read_pickle(path), names, path), strict=True), first):
+        file = f"images/{split}_{number:05d}.png"
+        rows.append((file, names[label], split, write_png(picture, work / file)))
     return rows
 
 # %% ../nbs/01_dataset_making.ipynb #a1a62a50
 def list_cifar10(source: Path, work: Path) -> Listing:
     "CIFAR-10 from its official Python files; 50,000 for training, 10,000 for the test."
-    folder, _ = opened(source, work)
-    folder = next((f for f in (folder / "cifar-10-batches-py", folder) if (f / "batches.meta").is_file()), folder)
+    top, skipped = opened(source, work)
+    folder = next((f for f in (top / "cifar-10-batches-py", top) if (f / "batches.meta").is_file()), top)
     if missing := [n for n in CIFAR_MD5 if not (folder / n).is_file()]:
         raise DataError(f"{source}: expected the official files of CIFAR-10 (python version); missing: {', '.join(missing)}")
-    names = read_pickle(folder / "batches.meta")["label_names"]
+    names = read_pickle(folder / "batches.meta").get("label_names")
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        raise DataError(f"{folder / 'batches.meta'} is no readable CIFAR-10 file (no label_names): fetch it again")
     (work / "images").mkdir()
     rows = []
     for n in range(1, 6):
-        rows += write_cifar(read_pickle(folder / f"data_batch_{n}"), "train", len(rows), names, work)
-    rows += write_cifar(read_pickle(folder / "test_batch"), "test", 0, names, work)
-    notes = cifar_notes(folder)
+        rows += write_cifar(folder / f"data_batch_{n}", "train", len(rows), names, work)
+    rows += write_cifar(folder / "test_batch", "test", 0, names, work)
+    notes, (paths, closed) = cifar_notes(folder), files_below(top)
+    used = {(folder / n).relative_to(top).as_posix() for n in CIFAR_MD5}
+    skipped += [(p, "not one of the files of CIFAR-10") for p in paths if p not in used] + closed
     drop_unpacked(work)
-    return Listing(work, pd.DataFrame(rows, columns=["path", "class_name", "split", "sha256"]), [], names, notes)
+    return Listing(work, pd.DataFrame(rows, columns=["path", "class_name", "split", "sha256"]), skipped, names, notes)
 
 # %% ../nbs/01_dataset_making.ipynb #4720b306
+def read_retina(file: Path) -> dict[str, list[tuple[np.ndarray, str]]]:
+    "Images and class names of each split; refuses a file that is cut or damaged."
+    splits = ("train", "val", "test")
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            found = {s: (arrays[f"{s}_images"], [f"grade {int(g)}" for g in arrays[f"{s}_labels"].ravel()]) for s in splits}
+        for split, (images, _) in found.items():
+            if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+                raise ValueError(f"{split}_images is {images.dtype} {images.shape}, expected uint8 (N, H, W, 3)")
+        return {s: list(zip(images, grades, strict=True)) for s, (images, grades) in found.items()}
+    except OSError as error:
+        if error.errno:
+            raise  # the disk, not the file
+        raise DataError(f"{file} is no readable RetinaMNIST file ({error}): fetch it again") from None
+    except (ValueError, TypeError, KeyError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error, struct.error, RuntimeError) as error:
+        raise DataError(f"{file} is no readable RetinaMNIST file ({error}): fetch it again") from None
+
+# %% ../nbs/01_dataset_making.ipynb #1b3d4a72
 def list_retina_mnist(source: Path, work: Path) -> Listing:
     "RetinaMNIST (MedMNIST v3, Yang et al. 2023) from its .npz: five grades of diabetic retinopathy, official split."
     file = source if source.is_file() else next(iter(sorted(source.glob("retinamnist*.npz"), reverse=True)), None)
@@ -130,12 +169,9 @@ def list_retina_mnist(source: Path, work: Path) -> Listing:
         raise DataError(f"{source}: expected retinamnist_224.npz (or another size); {found_names(source)}")
     (work / "images").mkdir()
     rows = []
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            for split in ("train", "val", "test"):
-                for i, (image, grade) in enumerate(zip(arrays[f"{split}_images"], arrays[f"{split}_labels"].ravel(), strict=True)):
-                    path = f"images/{split}_{i:05d}.png"
-                    rows.append((path, f"grade {int(grade)}", split, write_png(image, work / path)))
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{file} is no readable RetinaMNIST file ({error}): fetch it again") from None
-    return Listing(work, pd.DataFrame(rows, columns=["path", "class_name", "split", "sha256"]))
+    for split, images in read_retina(file).items():
+        for i, (image, name) in enumerate(images):
+            path = f"images/{split}_{i:05d}.png"
+            rows.append((path, name, split, write_png(image, work / path)))
+    skipped = [(p, f"not read: it lies beside {file.name}") for p in files_below(source)[0] if p != file.name] if source.is_dir() else []
+    return Listing(work, pd.DataFrame(rows, columns=["path", "class_name", "split", "sha256"]), skipped)

@@ -15,7 +15,8 @@ from PIL import Image
 from data_prep.download import unpack
 from data_prep.errors import DataError
 from data_prep.images import write_png
-from data_prep.tree import Listing, class_tree, files_below, found_names, opened, subfolders
+from data_prep.reading import class_tree
+from data_prep.tree import Listing, files_below, found_names, opened, seen_from, subfolders
 
 BOX = ["box_x0", "box_y0", "box_x1", "box_y1"]
 
@@ -38,13 +39,18 @@ def list_cats_vs_dogs(source: Path, work: Path) -> Listing:
         inner = folder / "train.zip"  # Kaggle's download is a zip that holds train.zip and test1.zip
         if folder != source and inner.is_file():
             skipped += unpack(inner, folder)
-            [p.unlink() for p in folder.glob("*.zip")]
+            inner.unlink()
     place = cats_and_dogs_folder(folder)
     if not place:
         raise DataError(f"{source}: expected Kaggle's train/ with cat.0.jpg, dog.0.jpg, ..., Microsoft's PetImages/ with Cat/ "
                         f"and Dog/, or the zip of either; {found_names(folder)}")
     listing = cats_and_dogs(*place)
-    listing.skipped += skipped
+    paths, closed = files_below(folder)
+    inside = "" if place[0] == folder else f"{place[0].name}/"
+    outside = [(p, f"not in {inside}") for p in paths if not p.startswith(inside)] + [s for s in closed if not s[0].startswith(inside)]
+    if outside and inside:
+        listing.notes.append(f"{len(outside):,} files lie outside {inside} and are left out")
+    listing.skipped += seen_from(place[0], folder, skipped + (outside if inside else []))
     return listing
 
 # %% ../nbs/01_dataset_making.ipynb #01a94e71
@@ -63,12 +69,16 @@ def cats_and_dogs(folder: Path, classes: dict[str, str]) -> Listing:
 
 # %% ../nbs/01_dataset_making.ipynb #52317472
 def list_class_folders(source: Path, work: Path) -> Listing:
-    "Any tree with a folder a class; train/, val/, test/ above them are kept as the split."
-    folder, skipped = opened(source, work)
+    "Any tree with a folder a class; train/, val/, test/ above or below them are kept as the split."
+    top, skipped = opened(source, work)
+    folder = top
     while folder != source and len(subfolders(folder)) == 1 and not any(p.is_file() for p in folder.iterdir()):
         folder = folder / subfolders(folder)[0]  # an archive often holds one outer folder
     listing = class_tree(folder)
-    listing.skipped += skipped
+    inside = f"{folder.relative_to(top).as_posix()}/"
+    if folder != top:
+        skipped += [s for s in files_below(top)[1] if not s[0].startswith(inside)]  # hidden folders beside it
+    listing.skipped += seen_from(folder, top, skipped)
     return listing
 
 # %% ../nbs/01_dataset_making.ipynb #68d67d8a
@@ -108,7 +118,7 @@ def oxford_lists(folder: Path) -> tuple[pd.DataFrame, list]:
     "annotations/trainval.txt and test.txt: stem, breed, class_name, split."
     rows, skipped = [], []
     for name, split in (("trainval", "train"), ("test", "test")):
-        for line in (folder / "annotations" / f"{name}.txt").read_text().splitlines():
+        for line in (folder / "annotations" / f"{name}.txt").read_text("utf-8", "replace").splitlines():
             parts = line.split()
             if len(parts) == 4 and parts[2] in ("1", "2"):
                 breed = parts[0].rpartition("_")[0].replace("_", " ").lower()
@@ -137,16 +147,18 @@ def oxford_truth(folder: Path, path: str, work: Path) -> tuple[dict, list]:
     box, trimap = f"annotations/xmls/{stem}.xml", f"annotations/trimaps/{stem}.png"
     try:
         row |= dict(zip(BOX, head_box(folder / box) or (), strict=False))
-    except (ElementTree.ParseError, AttributeError, TypeError, ValueError) as error:
+    except (ElementTree.ParseError, AttributeError, TypeError, ValueError, OSError) as error:
         skipped.append((box, f"no readable box: {error}"))
     try:
         with Image.open(folder / trimap) as image, Image.open(folder / path) as photo:
             if image.size != photo.size:
                 raise ValueError(f"the mask is {image.size}, the picture {photo.size}")
-            write_png(TRIMAP[np.asarray(image)], work / "masks" / f"{stem}.png")
-        row["mask"] = f"masks/{stem}.png"
+            mask = TRIMAP[np.asarray(image)]
     except (OSError, ValueError, SyntaxError) as error:
         skipped.append((trimap, f"no readable mask: {str(error).replace(str(folder), '')}"))
+    else:
+        write_png(mask, work / "masks" / f"{stem}.png")
+        row["mask"] = f"masks/{stem}.png"
     return {"path": path} | row, skipped
 
 # %% ../nbs/01_dataset_making.ipynb #7dd8d82c
@@ -163,6 +175,7 @@ def list_oxford_pets(source: Path, work: Path, breeds: bool) -> Listing:
     skipped += [(f"images/{p}", r) for p, r in hidden]
     skipped += [(p, "not in trainval.txt or test.txt") for p in sorted(there - listed)]
     skipped += [(p, "listed, but not there") for p in sorted(listed - there)]
+    skipped += [(p, "neither in images/ nor in annotations/") for p in files_below(folder)[0] if not p.startswith(("images/", "annotations/"))]
     table = table[table.path.isin(there)].reset_index(drop=True)
     (work / "masks").mkdir()
     truth = [oxford_truth(folder, p, work) for p in table.path]

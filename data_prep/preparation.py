@@ -26,7 +26,7 @@ from data_prep.sources import Source, download_source, find_source, source_of
 from data_prep.splits import (
     assign_fold, assign_splits, carve_val, crossing, merge_groups, read_fold, read_ranges, read_split, split_by_number,
 )
-from data_prep.tree import Listing, files_below, group_names
+from data_prep.tree import Listing, files_below, group_names, printable
 
 LAYOUTS = ("manifest", "copy", "link")
 
@@ -111,10 +111,19 @@ def fingerprint(source: Path | None, groups: str | None) -> str:
         code = sorted(Path(data_prep.__file__).parent.glob("draw*.py"))
         return sha256(b"".join(p.read_bytes() for p in code)).hexdigest()
     paths = files_below(source)[0] if source.is_dir() else [""]
-    stamps = [f"{p} {stamp(source / p)}" for p in paths] + [f"{groups} {stamp(Path(groups or ''))}"]
+    stamps = [f"{p} {stamp(source / p)}{'' if os.access(source / p, os.R_OK) else ' unreadable'}" for p in paths] + [f"{groups} {stamp(Path(groups or ''))}"]
     return sha256("\n".join(stamps).encode()).hexdigest()
 
 # %% ../nbs/01_dataset_making.ipynb #0840e961
+def is_written(path: str, out: Path) -> bool:
+    "Whether a path is one that a run for `out` writes to: `out`, what stands beside it for a while, or a folder above."
+    path = Path(path).absolute()
+    if not path.is_relative_to(out.parent):
+        return path in out.parents
+    first = path.relative_to(out.parent).parts[:1]
+    return not first or first[0] == out.name or first[0].startswith(f".{out.name}.")
+
+# %% ../nbs/01_dataset_making.ipynb #0f592256
 @contextmanager
 def plain_errors(out: Path) -> Iterator[None]:
     "What the system refuses, in words; what was at `out` is untouched."
@@ -124,8 +133,10 @@ def plain_errors(out: Path) -> Iterator[None]:
         where = error.filename or out
         if error.errno == errno.ENOSPC:
             raise DataError(f"the disk is full at {out.parent}: nothing was kept of this run, free some space and run it again") from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and is_written(where, out):
             raise DataError(f"cannot write {where}: {error.strerror}; choose another --out") from error
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise DataError(f"no access to {where}: {error.strerror}; give yourself the right to read it (chmod u+rX)") from error
         raise DataError(f"{error.strerror or error} ({where})") from error
 
 # %% ../nbs/01_dataset_making.ipynb #cfe5ded3
@@ -225,6 +236,8 @@ def read_source(name: str, source: Path | None, work: Path, arguments: dict, wor
     if listing.table.empty:
         raise DataError(f"{source} holds no picture: {reasons(listing.skipped) or 'it is empty'}.\n  Expected: {known.get}")
     listing.class_names = listing.class_names or sorted(listing.table.class_name.unique())
+    if closed := [p for p, r in listing.skipped if r.startswith("unreadable folder")]:
+        listing.notes.append(f"folders that could not be read, so that their images are missing: {', '.join(closed[:6])}")
     return listing
 
 
@@ -242,6 +255,7 @@ def check_files(listing: Listing, out: Path, arguments: dict, workers: int) -> p
         before = read_info(out)["arguments"]
         if all(before.get(k) == arguments[k] for k in ("name", "source", "duplicates")):
             known = pd.read_csv(out / "scan.csv", keep_default_na=False, dtype={"path": str, "sha256": str, "reason": str})
+            known = known[~known.reason.str.startswith(("unreadable", "gone"))]  # the next run may be allowed to read them
     return scan(listing.root, paths, known, arguments["duplicates"] == "pixels", workers)
 
 # %% ../nbs/01_dataset_making.ipynb #61203b4e
@@ -280,6 +294,7 @@ def split_rows(table: pd.DataFrame, listing: Listing, arguments: dict, known: So
     table = leave_out(table, listing, crossing(table), "its group or an identical picture is in a later split")
     if isinstance(split, dict):
         return table
+    check_trained(table, listing, arguments["source"])
     if "test" not in set(table.split):
         listing.notes.append("the source's own val is the test here")
     share = split[1] if isinstance(split, list) else 0.1
@@ -290,6 +305,18 @@ def split_rows(table: pd.DataFrame, listing: Listing, arguments: dict, known: So
     if share:
         listing.notes.append(f"the source has no further images for val: {share:.0%} of its training images, by lot")
     return table.assign(split=carve_val(table, arguments["seed"], share))
+
+# %% ../nbs/01_dataset_making.ipynb #51cd9678
+def check_trained(table: pd.DataFrame, listing: Listing, source: str) -> None:
+    "Refuse a split of the source's own that leaves a class, or all of them, without a training image, or has nothing held out."
+    ways = "Put some into the training folder, move the class away, or draw a split over all images: --split 0.8 0.1 0.1"
+    if len(has := set(table.split)) < 2:
+        raise DataError(f"{source}: of the source's own splits only {', '.join(has) or 'none'} holds usable images "
+                        f"({reasons(listing.skipped) or 'none was left out'}).\n  Draw a split over all images: --split 0.8 0.1 0.1")
+    if unseen := sorted(set(table.class_name) - set(table.class_name[table.split == "train"])):
+        where = {c: ", ".join(f"{n} in {s}" for s, n in table.split[table.class_name == c].value_counts().items()) for c in unseen[:5]}
+        some = "; ".join(f"{c!r} ({w})" for c, w in where.items())
+        raise DataError(f"{source}: {len(unseen)} of {table.class_name.nunique()} classes have no training image: {some}.\n  {ways}")
 
 # %% ../nbs/01_dataset_making.ipynb #df6c6ed7
 def leave_out(table: pd.DataFrame, listing: Listing, which, reason: str) -> pd.DataFrame:
@@ -304,8 +331,9 @@ def check_classes(table: pd.DataFrame, listing: Listing) -> None:
         return
     empty = [n for n in listing.class_names if n not in set(table.class_name)]
     if empty:
-        mine = [s for s in listing.skipped if empty[0] in PurePosixPath(s[0]).parts or s[0].startswith(f"{empty[0]}.")]
-        raise DataError(f"class {empty[0]!r} holds no readable image ({reasons(mine) or 'its folder is empty'})")
+        name = printable(empty[0])
+        mine = [s for s in listing.skipped if name in PurePosixPath(s[0]).parts or s[0].startswith(f"{name}.")]
+        raise DataError(f"class {name!r} holds no readable image ({reasons(mine) or 'its folder is empty'})")
     if len(listing.class_names) < 2:
         raise DataError(f"one class only ({listing.class_names[0]}): a classifier needs two or more class folders in {listing.root}")
 

@@ -124,7 +124,7 @@ def download_source(name: str, cache: Path, tell: Callable = print) -> Path:
         return files[0]  # read as it is: a zip, a tar or an .npz
     half = place / "unpacked.partial"
     shutil.rmtree(half, ignore_errors=True)
-    for file in files:
-        unpack(file, half)
+    if lost := [f"{file.name}: {path}: {reason}" for file in files for path, reason in unpack(file, half)]:
+        raise DataError(f"{name}: what was downloaded to {place} is damaged ({'; '.join(lost[:3])}): remove it and fetch it again")
     os.rename(half, place / "unpacked")
     return place / "unpacked"

@@ -584,6 +584,16 @@ def test_groups_come_from_the_name_or_the_folder_or_a_table():
         with pytest.raises(DataError, match=message):
             group_names(table, rule)
 
+# %% ../nbs/01_dataset_making.ipynb #ac283b44
+def test_split_folders_are_known_under_their_usual_names_and_classes_are_not_taken_for_them():
+    from data_prep.folders import split_of
+
+    usual = {"train": "train Train TRAIN training train_images train-data train_set trainset trainImages train1 train2017 images_train seg_train stage1_train",
+             "val": "val valid Validation val_images dev eval val2017 ILSVRC2012_img_val", "test": "test testing test1 test_images testset holdout test_512x512"}
+    assert {n: split_of(n) for s in usual for n in usual[s].split()} == {n: s for s in usual for n in usual[s].split()}
+    for name in ("cat", "trainer", "train station", "contest", "valley", "latest", "testudo", "developer", "images", "data", "1", "Ä", "evaluated", "pretrain"):
+        assert split_of(name) == "", name
+
 # %% ../nbs/01_dataset_making.ipynb #6b250025
 def test_both_eyes_of_a_patient_and_copies_and_rotated_copies_of_a_picture_are_one_group():
     from data_prep.photos import fundus_group
@@ -830,6 +840,316 @@ def test_a_picture_damaged_inside_a_zip_is_left_out_and_the_others_are_used():
         assert skipped.path.tolist() == ["cat/0.png"] and "damaged in some.zip" in skipped.reason[0]
         assert len(read_manifest(out)) == 9 and read_info(out)["root"] == str(out.resolve()) and path.read_bytes() == data
 
+# %% ../nbs/01_dataset_making.ipynb #876f34fe
+IMAGES = {f"S/{('cat', 'dog')[i % 2]}/{i}.png": stored(noise(900 + i, (8, 8)), "PNG") for i in range(24)}
+
+
+def packed(kind, entries=IMAGES):
+    "An archive of these files, as bytes; kind: tar, tgz, tar.bz2, tar.xz, zip (stored) or deflated.zip."
+    buffer = io.BytesIO()
+    if kind.endswith("zip"):
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED if "deflated" in kind else zipfile.ZIP_STORED) as file:
+            for name, data in entries.items():
+                file.writestr(name, data)
+        return buffer.getvalue()
+    with tarfile.open(fileobj=buffer, mode=f"w:{kind.removeprefix('tar').lstrip('.').replace('tgz', 'gz')}") as file:
+        for name, data in entries.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            file.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+# %% ../nbs/01_dataset_making.ipynb #283b6272
+KINDS = ("tar", "tgz", "tar.bz2", "tar.xz", "zip", "deflated.zip")
+
+
+def unpacked(kind, data):
+    "Files and entries left out of an archive with these bytes; None where it is refused."
+    from data_prep.download import unpack
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / f"a.{kind}").write_bytes(data)
+        try:
+            lost = unpack(Path(folder) / f"a.{kind}", Path(folder) / "out")
+        except DataError as error:
+            assert f"a.{kind}" in str(error)
+            return None
+        return {p.relative_to(f"{folder}/out").as_posix(): p.read_bytes() for p in Path(folder, "out").rglob("*") if p.is_file()}, lost
+
+# %% ../nbs/01_dataset_making.ipynb #2931a8c3
+def test_an_archive_that_is_cut_anywhere_is_refused_unless_all_of_its_images_were_read():
+    for kind in KINDS:
+        data, whole = packed(kind), 0
+        assert unpacked(kind, data) == (IMAGES, []), kind
+        for end in np.linspace(1, len(data) - 1, 25).astype(int):
+            found = unpacked(kind, data[:end])
+            whole += found is not None
+            assert found in (None, (IMAGES, [])), (kind, end)
+        assert whole == 0 or kind == "tar", kind  # a tar without all of its final zeros holds all the same
+
+# %% ../nbs/01_dataset_making.ipynb #d8f407d1
+def test_a_flipped_bit_in_an_archive_loses_no_image_without_a_word():
+    rng = np.random.default_rng(0)
+    for kind in KINDS:
+        data = packed(kind)
+        for place in rng.integers(0, len(data), 30):
+            broken = bytearray(data)
+            broken[place] ^= 1 << int(rng.integers(8))
+            if found := unpacked(kind, bytes(broken)):
+                files, lost = found
+                assert len(files) + len(lost) >= len(IMAGES), (kind, place)
+                right = sum(files.get(name) == image for name, image in IMAGES.items())
+                assert right + len(lost) >= len(IMAGES) or kind == "tar", (kind, place)  # a tar has no checksum of its contents
+
+# %% ../nbs/01_dataset_making.ipynb #38195aab
+def test_a_tar_with_a_damaged_header_in_its_middle_is_refused_and_the_command_says_where():
+    with tempfile.TemporaryDirectory() as folder:
+        data = bytearray(packed("tar"))
+        data[data.index(b"S/cat/14.png") + 3] ^= 1
+        Path(folder, "photos.tar").write_bytes(data)
+        refused("photos.tar is no complete tar file .at or after S/dog/13.png: the header at byte .* is damaged", source=f"{folder}/photos.tar")
+        Path(folder, "photos.tgz").write_bytes(packed("tgz")[:-8] + bytes(8))
+        refused("photos.tgz is no complete tar file .*(CRC|check)", source=f"{folder}/photos.tgz")
+
+# %% ../nbs/01_dataset_making.ipynb #792db531
+def test_two_archives_in_one_file_and_a_part_of_one_are_refused():
+    other = {f"T{name}": image for name, image in IMAGES.items()}
+    for kind in KINDS:
+        assert unpacked(kind, packed(kind) + packed(kind, other)) is None, kind
+    part = bytearray(packed("zip"))
+    end = part.rfind(b"PK\x05\x06")
+    part[end + 4] = 2  # the third volume
+    assert unpacked("zip", bytes(part)) is None
+    part[end + 4], part[end + 8], part[end + 10] = 0, 9, 9  # a directory with too few entries
+    assert unpacked("zip", bytes(part)) is None
+    part[end + 4:] = bytes(len(part) - end - 4)  # a directory without any
+    assert unpacked("zip", bytes(part)) is None
+
+# %% ../nbs/01_dataset_making.ipynb #2fa2d7d8
+def test_of_two_entries_with_one_name_the_last_is_used_and_the_other_is_listed():
+    for kind in ("tar", "zip"):
+        entries = IMAGES | {"./S/cat/0.png": PNG, "S//dog/1.png": JPEG}
+        files, lost = unpacked(kind, packed(kind, entries))
+        assert files == IMAGES | {"S/cat/0.png": PNG, "S/dog/1.png": JPEG}
+        assert lost == [(n, "another entry of the archive has the same name here: the last one was used") for n in ("S/cat/0.png", "S/dog/1.png")]
+        for odd in ("S/cat/0.png/inside.png", "S/cat"):
+            assert unpacked(kind, packed(kind, IMAGES | {odd: PNG})) is None
+    assert unpacked("zip", packed("zip", {n.replace("/", "\\"): i for n, i in IMAGES.items()})) == (IMAGES, [])
+
+# %% ../nbs/01_dataset_making.ipynb #f86d7c30
+def test_links_in_a_tar_lead_to_images_or_are_listed_and_devices_and_other_places_are_refused():
+    with tempfile.TemporaryDirectory() as folder:
+        for name, kind, target, message in (
+            ("fine.tar", tarfile.SYMTYPE, "1.png", ""), ("hard.tar", tarfile.LNKTYPE, "S/dog/1.png", ""), ("gone.tar", tarfile.SYMTYPE, "77.png", "nowhere"),
+            ("none.tar", tarfile.LNKTYPE, "S/cat/77.png", "which is not in the archive"), ("out.tar", tarfile.SYMTYPE, "../../../x", "refused"),
+            ("root.tar", tarfile.SYMTYPE, "/etc/passwd", "refused"), ("pipe.tar", tarfile.FIFOTYPE, "", "refused"), ("null.tar", tarfile.CHRTYPE, "", "refused"),
+            ("part.tar", b"M", "", "another volume"),
+        ):
+            Path(folder, name).write_bytes(packed("tar"))
+            with tarfile.open(f"{folder}/{name}", "a") as tar:
+                member = tarfile.TarInfo("S/dog/link.png")
+                member.type, member.linkname = kind, target
+                tar.addfile(member)
+            if message in ("refused", "another volume"):
+                refused(message, source=f"{folder}/{name}")
+                continue
+            out = prepare("class_folders", f"{folder}/{name}.out", f"{folder}/{name}")
+            reasons = pd.read_csv(out / "skipped.csv", index_col="path").reason.to_dict()
+            assert len(read_manifest(out)) == 25 - bool(message) and list(reasons) == ["dog/link.png"] * bool(message)
+            assert message in reasons.get("dog/link.png", "")
+
+# %% ../nbs/01_dataset_making.ipynb #d82b5046
+from contextlib import contextmanager
+
+
+@contextmanager
+def without_rights(**modes):
+    "As a user for whom folders and files with such modes are closed, root too; given as name=(path, mode)."
+    root = os.name == "posix" and os.geteuid() == 0
+    for path, mode in modes.values():
+        os.chmod(path, mode)
+    try:
+        if root:
+            os.seteuid(65534)  # nobody
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        for path, _ in modes.values():
+            os.chmod(path, 0o755)
+
+
+def closed_photos(folder):
+    "Photos that somebody else may read, and a place where that one may write; everything that is imported late is there."
+    os.chmod(folder, 0o777)
+    prepare("class_folders", f"{folder}/warm", photos(f"{folder}/source", each=8))
+    return Path(folder) / "source", Path(folder) / "out"
+
+# %% ../nbs/01_dataset_making.ipynb #06b022ef
+def test_a_folder_that_cannot_be_opened_is_listed_and_noted_and_seen_again_when_it_can_be():
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = closed_photos(folder)
+        photos(source, ("deep",), 400, "cat/{c}/{i}.png")
+        with without_rights(a=(source / "cat" / "deep", 0), b=(source / "dog" / "3.png", 0)):
+            prepare("class_folders", out, source)
+            reasons = pd.read_csv(out / "skipped.csv", index_col="path").reason.to_dict()
+            assert {p: r.partition(";")[0] for p, r in reasons.items()} == {
+                "cat/deep/": "unreadable folder: Permission denied", "dog/3.png": "unreadable: Permission denied"}
+            assert len(read_manifest(out)) == 15 and "could not be read, so that their images are missing: cat/deep/" in read_info(out)["notes"][0]
+        with pytest.raises(DataError, match="have changed since"):
+            prepare("class_folders", out, source)
+        info = read_info(prepare("class_folders", out, source, force=True))
+        assert (info["images"], info["skipped"], info["notes"]) == (416, 0, [])
+
+# %% ../nbs/01_dataset_making.ipynb #a4eaaa19
+def test_a_class_or_a_split_or_a_source_that_cannot_be_opened_is_refused_by_its_name():
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = closed_photos(folder)
+        split = photos(f"{folder}/split", each=8, name="train/{c}/{i}.png")
+        photos(split, each=5, name="test/{c}/{i}.png")
+        zipped(f"{folder}/a.zip", TWO)
+        for place, closed, mode, message in (
+            (source, source / "cat", 0, "class 'cat' holds no readable image .1 files left out: cat/: unreadable folder: Permission denied"),
+            (source, source / "cat", 0o444, "class 'cat' holds no readable image .8 files left out: cat/0.png: unreadable: Permission"),
+            (source, source, 0, "cannot read the folder .*source: Permission denied; give yourself the right"), (source, source, 0o111, "cannot read the folder"),
+            (source, source, 0o444, "holds no picture: 2 files left out: cat/: unreadable folder"), (split, split / "train", 0, "cannot read .*train, a split folder"),
+            (split, split / "train" / "cat", 0, "(no training image|only test holds).*"), (Path(folder, "a.zip"), Path(folder, "a.zip"), 0, "no access to .*a.zip"),
+        ):
+            with without_rights(a=(closed, mode)), pytest.raises(DataError, match=message):
+                prepare("class_folders", out, place)
+            assert not out.exists()
+
+# %% ../nbs/01_dataset_making.ipynb #9fc64db1
+def test_errors_of_the_disk_while_a_folder_or_a_file_is_read_are_listed():
+    import pathlib
+
+    real_scan, real_bytes = os.scandir, pathlib.Path.read_bytes
+
+
+    def failing(real, name, code):
+        "Fails where a path ends in this name."
+        def call(path=".", *args, **more):
+            if str(path).endswith(name):
+                raise OSError(code, os.strerror(code), str(path))
+            return real(path, *args, **more)
+        return call
+
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = photos(f"{folder}/source", each=8)
+        photos(source, ("deep",), 3, "cat/{c}/{i}.png")
+        with patch("os.scandir", failing(real_scan, "cat/deep", errno.EIO)), patch.object(
+                pathlib.Path, "read_bytes", lambda self: failing(real_bytes, "dog/3.png", errno.EIO)(self)):
+            out = prepare("class_folders", f"{folder}/out", source)
+        reasons = pd.read_csv(out / "skipped.csv", index_col="path").reason.to_dict()
+        assert len(read_manifest(out)) == 15 and reasons["dog/3.png"] == "unreadable: Input/output error"
+        assert reasons["cat/deep/"].startswith("unreadable folder: Input/output error")
+        with patch.object(pathlib.Path, "read_bytes", lambda self: failing(real_bytes, "dog/4.png", errno.ENOENT)(self)):
+            out = prepare("class_folders", f"{folder}/gone", source, split=(0.6, 0.2, 0.2))
+        assert "gone: it was there" in pd.read_csv(out / "skipped.csv", index_col="path").reason["dog/4.png"]
+
+# %% ../nbs/01_dataset_making.ipynb #c098c547
+def test_a_linked_folder_is_listed_once_at_its_own_place_and_the_link_is_named():
+    with tempfile.TemporaryDirectory() as folder:
+        source = photos(f"{folder}/source", each=8)
+        (source / "best").symlink_to("cat")
+        refused("class 'best' holds no readable image .1 files left out: best/: the same folder as cat/", source=source)
+        (source / "best").rename(source / "cat" / "best")
+        (source / "cat" / "best").unlink()
+        (source / "cat" / "others").symlink_to(source / "dog")
+        (source / "cat" / "loop.png").symlink_to("loop.png")
+        (Path(folder) / "elsewhere").mkdir()
+        (source / "zebra").symlink_to(f"{folder}/elsewhere")
+        (Path(folder) / "elsewhere" / "home").symlink_to(source)
+        for i in range(8):
+            noise(990 + i).save(source / "zebra" / f"{i}.png")
+        out = prepare("class_folders", f"{folder}/out", source)
+        reasons = pd.read_csv(out / "skipped.csv", index_col="path").reason.to_dict()
+        assert reasons["cat/others/"].startswith("the same folder as dog/") and "Too many levels" in reasons["cat/loop.png"]
+        assert reasons["zebra/home/"].startswith("the same folder as ./") and "zebra/7.png" in set(read_manifest(out).path)
+
+# %% ../nbs/01_dataset_making.ipynb #cd8b9e79
+SHAPES = {"plain": ["{c}"], "split": ["train/{c}", "test/{c}"], "below": ["{c}/train", "{c}/val"], "wrapped": ["S/images/{c}"], "half": ["train/{c}", "test1"]}
+DEEPER = st.lists(st.sampled_from(["deep", "test", "images", ".hidden", "__MACOSX"]), max_size=2)
+ELSEWHERE = st.sampled_from([[], [], [], [], ["..", "extra"], ["..", "unlabeled"], ["..", "..", "labels"], [".."]])
+CONTENT = st.sampled_from(["image", "image", "image", "text", "empty", "half", "nowhere", "loop", "to file", "to folder", "pipe"])
+NAMES = st.sampled_from(["0.png", "1.png", "x.jpg", ".DS_Store", "cat", "readme.txt", "é.png", "no_ending"])
+
+
+def plant(source, folder, name, content, number):
+    "Put one thing into a tree, where nothing is in the way."
+    place = source.joinpath(*folder, name)
+    if any(p.exists() and (not p.is_dir() or p.is_symlink()) for p in place.parents) or os.path.lexists(place):
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if content == "pipe":
+        os.mkfifo(place)
+    elif content in ("nowhere", "loop", "to file", "to folder"):
+        place.symlink_to({"nowhere": "gone", "loop": name, "to file": source / "a.png", "to folder": source.parent / "elsewhere"}[content])
+    else:
+        image = stored(noise(number, (6, 6)), "PNG")
+        place.write_bytes({"image": image, "text": b"no picture", "empty": b"", "half": image[:40]}[content])
+
+# %% ../nbs/01_dataset_making.ipynb #51f6fba6
+@pytest.mark.slow
+def test_every_file_of_a_random_tree_is_in_the_manifest_or_in_skipped():
+    kept = []
+
+
+    @settings(max_examples=50, deadline=None, derandomize=True, database=None)
+    @given(st.sampled_from(list(SHAPES)), st.lists(st.tuples(st.integers(0, 3), DEEPER, ELSEWHERE, NAMES, CONTENT), max_size=20))
+    def holds(shape, things):
+        with tempfile.TemporaryDirectory() as folder:
+            places = [p.format(c=c) for p in SHAPES[shape] for c in ("cat", "dog")]
+            source = photos(f"{folder}/source", places, 6, "{c}/own{i}.png")
+            photos(f"{folder}/elsewhere", ("z",), 2)
+            noise(5555).save(source / "a.png")
+            for number, (k, deeper, elsewhere, name, content) in enumerate(things):
+                path = os.path.normpath("/".join([places[k % len(places)], *elsewhere, *deeper]))
+                plant(source, () if path.startswith("..") else path.split("/"), name, content, 7000 + number)
+            try:
+                out = prepare("class_folders", f"{folder}/out", source, split=(0.6, 0.2, 0.2))
+            except DataError:
+                return  # refused with a reason
+            kept.append(shape)
+            skipped = pd.read_csv(out / "skipped.csv", keep_default_na=False)
+            told = [*read_manifest(out).path, *skipped.path]
+            assert len(set(told)) == len(told) and (skipped.reason != "").all()
+            closed = tuple(p for p in skipped.path if p.endswith("/"))  # hidden folders, and folders listed elsewhere
+            for place, folders, files in os.walk(source):
+                for name in files + [f for f in folders if os.path.islink(os.path.join(place, f))]:
+                    path = Path(place, name).relative_to(source).as_posix()
+                    assert path in told or f"{path}/".startswith(closed) or any(p.startswith(f"{path}/") for p in told), path
+
+
+    holds()
+    assert set(kept) == set(SHAPES) and len(kept) > 20
+
+# %% ../nbs/01_dataset_making.ipynb #d409c28f
+def test_every_entry_of_an_archive_is_in_the_manifest_or_in_skipped_as_the_folder_would_be():
+    with tempfile.TemporaryDirectory() as folder:
+        source = photos(f"{folder}/S", each=8)
+        for name in ("readme.txt", "cat/notes.txt", "dog/.DS_Store", "__MACOSX/._0.png", "loose.png"):
+            (source / name).parent.mkdir(exist_ok=True)
+            (source / name).write_bytes(b"no picture")
+        entries = {f"S/{p.relative_to(source).as_posix()}": p.read_bytes() for p in sorted(source.rglob("*")) if p.is_file()}
+        tables = [prepare("class_folders", f"{folder}/out", source)]
+        for kind in KINDS:
+            Path(folder, f"a.{kind}").write_bytes(packed(kind, entries | {"__MACOSX/S/._0.png": b"no picture"}))
+            tables.append(prepare("class_folders", f"{folder}/{kind}.out", f"{folder}/a.{kind}"))
+        lists = [(out / "skipped.csv").read_text().replace("../__MACOSX/,hidden folder\n", "") for out in tables]
+        assert len(set(lists)) == 1 and [read_info(out)["skipped"] for out in tables] == [5, *[6] * len(KINDS)]
+        assert all(sorted(read_manifest(out).sha256) == sorted(read_manifest(tables[0]).sha256) for out in tables)
+
+# %% ../nbs/01_dataset_making.ipynb #7802a1a1
+def test_copies_whose_names_would_be_one_file_on_some_system_all_stay():
+    from data_prep.layouts import folder_names
+
+    paths = ["cat/a/b__c.png", "cat/x/b__c.png", "cat/a__b/c.png", "cat/y/c.png", "cat/A/B__C.png", "cat/cat__a__b__c.png", "cat/e\u0301.png", "cat/d/\u00e9.png"]
+    names = folder_names(pd.DataFrame({"path": paths, "split": "train", "class_name": "cat"}))
+    assert len({n.lower() for n in names}) == len(paths) and names[5] == "train/cat/cat__a__b__c.png"
+    assert folder_names(pd.DataFrame({"path": ["cat/0.png", "dog/0.png"], "split": "train", "class_name": ["cat", "dog"]})) == ["train/cat/0.png", "train/dog/0.png"]
+
 # %% ../nbs/01_dataset_making.ipynb #fcd9bf3a
 def test_a_full_or_read_only_disk_says_so_and_keeps_what_was_there():
     with tempfile.TemporaryDirectory() as folder:
@@ -933,6 +1253,23 @@ def test_kaggle_names_are_read_from_the_folder_above_or_the_folder_itself_or_the
         three = read_manifest(prepare("cats_vs_dogs", f"{folder}/three", outer))
         assert three.path.tolist() == [f"unpacked/train/{p}" for p in one.path] and three.sha256.tolist() == one.sha256.tolist()
 
+# %% ../nbs/01_dataset_making.ipynb #f0c82a81
+def test_what_lies_beside_the_folder_of_cats_and_dogs_that_is_read_is_listed():
+    with tempfile.TemporaryDirectory() as folder:
+        source = photos(f"{folder}/kaggle/train", each=12, name="{c}.{i}.png").parent
+        photos(source / "test1", ("x",), 3, "{i}.png")
+        (source / "sampleSubmission.csv").write_text("id,label")
+        out = prepare("cats_vs_dogs", f"{folder}/out", source)
+        assert pd.read_csv(out / "skipped.csv").path.tolist() == ["../sampleSubmission.csv", "../test1/0.png", "../test1/1.png", "../test1/2.png"]
+        assert "4 files lie outside train/ and are left out" in read_info(out)["notes"]
+        names = [(p.relative_to(source).as_posix(), p.read_bytes()) for p in sorted(source.rglob("*")) if p.is_file()]
+        inner = zipped(f"{folder}/inner.zip", [n for n in names if n[0].startswith("train/")]).read_bytes()
+        shutil.rmtree(source / "train")
+        for name in ("train.zip", "test1.zip"):
+            (source / name).write_bytes(inner)
+        skipped = pd.read_csv(prepare("cats_vs_dogs", f"{folder}/zips", source) / "skipped.csv", index_col="path").reason
+        assert len(skipped) == 5 and skipped["../test1.zip"] == "not read: it lies beside train.zip"
+
 # %% ../nbs/01_dataset_making.ipynb #a737fb3e
 def test_splits_by_file_number_follow_the_ranges():
     with tempfile.TemporaryDirectory() as folder:
@@ -953,7 +1290,7 @@ def test_the_broken_files_of_petimages_are_left_out():
         source = zipped(f"{folder}/kagglecatsanddogs_5340.zip", [*entries, ("readme[1].txt", b"hello")])
         out = prepare("cats_vs_dogs", f"{folder}/out", source, split=(0.6, 0.2, 0.2))
         assert read_info(out)["class_names"] == ["cat", "dog"] and len(read_manifest(out)) == 10
-        assert pd.read_csv(out / "skipped.csv").path.tolist() == ["Cat/666.jpg", "Dog/Thumbs.db"]
+        assert pd.read_csv(out / "skipped.csv").path.tolist() == ["../readme[1].txt", "Cat/666.jpg", "Dog/Thumbs.db"]
 
 # %% ../nbs/01_dataset_making.ipynb #dfdd2e1b
 def mini_oxford(root):
@@ -1030,6 +1367,43 @@ def test_cifar10_is_read_from_its_pickles_and_no_other_code_is_run():
         (source / "test_batch").write_bytes(b"\x80\x02")
         refused("test_batch is no readable CIFAR-10 file", "cifar10", source)
 
+# %% ../nbs/01_dataset_making.ipynb #adc0df6f
+def test_files_of_cifar10_and_retina_mnist_that_are_cut_or_damaged_are_refused_or_whole_and_what_lies_beside_them_is_listed():
+    with tempfile.TemporaryDirectory() as folder:
+        rng, source = np.random.default_rng(0), mini_cifar(Path(folder) / "cifar")
+        (source / "readme.html").write_text("hello")
+        assert (pd.read_csv(prepare("cifar10", f"{folder}/out", source) / "skipped.csv").path == ["readme.html"]).all()
+        arrays = {f"{s}_{k}": v for s in ("train", "val", "test") for k, v in
+                  (("images", rng.integers(0, 256, (9, 8, 8, 3), dtype=np.uint8)), ("labels", np.arange(9)[:, None] % 5))}
+        np.savez(f"{folder}/retinamnist_224.npz", **arrays)
+        for name, place, file, images in (("cifar10", source, source / "test_batch", 120), ("cifar10", source, source / "batches.meta", 120),
+                                          ("retina_mnist", f"{folder}/retinamnist_224.npz", Path(folder, "retinamnist_224.npz"), 27)):
+            whole = file.read_bytes()
+            for number, end in enumerate(np.linspace(0, len(whole) - 1, 6).astype(int)):
+                file.write_bytes(whole[:end])
+                refused(f"no readable|missing|{file.name}", name, place)
+                broken = bytearray(whole)
+                broken[rng.integers(len(whole))] ^= 1 << int(rng.integers(8))
+                file.write_bytes(broken)
+                try:
+                    assert read_info(prepare(name, f"{folder}/{file.name}{number}", place))["images"] == images
+                except DataError as error:
+                    assert "no readable" in str(error)
+            file.write_bytes(whole)
+
+# %% ../nbs/01_dataset_making.ipynb #f81f2329
+def test_labels_and_pictures_of_cifar10_that_do_not_fit_together_are_refused():
+    import pickle
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = mini_cifar(Path(folder) / "cifar")
+        batch = pickle.loads((source / "test_batch").read_bytes())
+        for wrong in ({"labels": batch["labels"][:-1]}, {"labels": [10] * 20}, {"labels": [-1] * 20}, {"data": batch["data"][:, 1:]}, {"data": "cut"}, {"labels": None}):
+            (source / "test_batch").write_bytes(pickle.dumps(batch | wrong, protocol=2))
+            refused("test_batch is no readable CIFAR-10 file", "cifar10", source)
+        (source / "test_batch").write_bytes(pickle.dumps([batch], protocol=2))
+        refused("test_batch is no readable CIFAR-10 file .it holds a list", "cifar10", source)
+
 # %% ../nbs/01_dataset_making.ipynb #211b88d6
 def test_retina_mnist_and_imagenette_are_read_from_their_archives():
     with tempfile.TemporaryDirectory() as folder:
@@ -1079,6 +1453,122 @@ def test_class_folders_with_a_split_of_their_own_keep_it():
         shutil.rmtree(f"{folder}/three/test")
         shutil.rmtree(f"{folder}/three/valid")
         refused("has no split of its own", source=f"{folder}/three", split="official")
+
+# %% ../nbs/01_dataset_making.ipynb #7ab12927
+def grown(folder, counts):
+    "A tree with so many different small images in each of its folders; a count of 0 is an empty folder, a text a file."
+    number = 0
+    for place, count in counts.items():
+        path = Path(folder) / place
+        if isinstance(count, str):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(count)
+            continue
+        path.mkdir(parents=True, exist_ok=True)
+        for _ in range(count):
+            number += 1
+            noise(20_000 + number, (6, 6)).save(path / f"n{number}.png")
+    return Path(folder)
+
+
+def in_each(place, count, classes=("cat", "dog")):
+    "{place/class: count}"
+    return {f"{place}/{c}": count for c in classes}
+
+
+def read_as(counts, name="class_folders", **arguments):
+    "Classes, images of each split, files left out by reason, and notes of a tree."
+    with tempfile.TemporaryDirectory() as folder:
+        out = prepare(name, f"{folder}/out", grown(f"{folder}/S", counts), **arguments)
+        info, left = read_info(out), pd.read_csv(out / "skipped.csv", keep_default_na=False)
+        assert len(read_manifest(out)) + len(left) == sum(int(c) if isinstance(c, int) else 1 for c in counts.values())
+        return info["class_names"], [sum(n.values()) for n in info["counts"].values()], left.reason.value_counts().to_dict(), "; ".join(info["notes"])
+
+# %% ../nbs/01_dataset_making.ipynb #5dcc521e
+def test_test_images_without_labels_are_listed_and_are_no_class():
+    no_label = "unlabelled: a split folder without class folders"
+    train = in_each("train", 12)
+    for tree, reason, note in (
+        (train | {"test": 5}, no_label, "test/: 5 images left out"), (train | {"test1": 5}, no_label, "only train/ has class folders"),
+        (train | {"test/unknown": 5}, "unlabelled: its name stands for no class", "test/unknown/: 5 images left out"),
+        (train | {"test/test": 5}, no_label, "test/: 5"), (train | {"unlabeled": 5}, "unlabelled, by its name", "unlabeled/: 5"),
+        (train | {"train/unsup": 5}, "unlabelled: its name stands for no class", "train/unsup/: 5"),
+        (in_each("train_images", 12) | {"test_images": 5}, no_label, "test_images/: 5"), (in_each("S/Train", 12) | {"S/Test": 5}, no_label, "S/Test/: 5"),
+        (in_each("seg_train/seg_train", 12) | {"seg_pred/seg_pred": 5}, "it lies beside the split folders, in none of them", "seg_pred/: 5"),
+        (in_each(".", 12) | {"test1": 5}, no_label, "test1/: 5"), (train | in_each("val", 0) | {"val": 5}, no_label, "val/: 5"),
+        (train | {"unlabeled_images": 5}, "unlabelled, by its name", "unlabeled_images/: 5"),
+        (in_each("train_set", 12) | {"augmented/cat": 5}, "it lies beside the split folders, in none of them", "augmented/: 5"),
+    ):
+        classes, counts, left, notes = read_as(tree, split=(20, 2, 2))
+        assert (classes, counts, left) == (["cat", "dog"], [20, 2, 2], {reason: 5}) and note in notes, tree
+    assert read_as(train | {"test": 5}, "fundus", split=(20, 2, 2))[2] == {no_label: 5}
+    wnids = ("n01440764", "n02102040")
+    classes, counts, left, notes = read_as(in_each("ILSVRC/Data/CLS-LOC/train", 12, wnids) | {"ILSVRC/Data/CLS-LOC/val": 4}, "imagenet", split=(20, 2, 2))
+    assert (classes, counts, left) == (["tench", "English springer"], [20, 2, 2], {no_label: 4}) and "read from the folder ILSVRC/Data/CLS-LOC/" in notes
+
+# %% ../nbs/01_dataset_making.ipynb #918f19e9
+def test_splits_are_found_under_any_usual_name_above_or_below_the_classes_and_in_outer_folders():
+    for names in (("train", "val", "test"), ("Training", "validation", "TESTING"), ("train_images", "val-images", "testset"), ("train1", "dev", "holdout"),
+                  ("S/train", "S/valid", "S/test"), ("a/b/images_train", "a/b/images_val", "a/b/images_test"), ("images/train2017", "images/val2017", "images/test2017"),
+                  ("train/images", "val/images", "test/images"), ("seg_train/seg_train", "seg_val/seg_val", "seg_test/seg_test")):
+        tree = {k: n for place, count in zip(names, (12, 4, 5), strict=True) for k, n in in_each(place, count).items()}
+        classes, counts, left, notes = read_as(tree | {"README.md": "words", "labels/train/0.txt": "0 0 0 1 1", "sample_submission.csv": "id,label"})
+        assert (classes, counts, left) == (["cat", "dog"], [24, 8, 10], {"not inside a class folder": 3}), names
+        assert names == ("train", "val", "test") and notes == "" or "read as splits: " in notes and f"{names[0]}/ is train" in notes, (names, notes)
+    below = {f"{c}/{s}": n for c in ("cat", "dog") for s, n in (("train", 12), ("valid", 4), ("test", 5))}
+    classes, counts, left, notes = read_as(below)
+    assert (classes, counts, left) == (["cat", "dog"], [24, 8, 10], {}) and "the splits lie in the class folders" in notes
+    assert read_as(in_each("train", 12) | in_each("test", 5) | {"val": 0})[:2] == (["cat", "dog"], [22, 2, 10])
+    assert read_as(in_each("images", 12) | in_each("masks", 12), split=(20, 2, 2))[:3] == (["cat", "dog"], [20, 2, 2], {"not inside a class folder": 24})
+
+# %% ../nbs/01_dataset_making.ipynb #ca435da1
+def test_a_class_that_is_called_like_a_split_stays_a_class():
+    for name in ("train", "Test", "val", "dev"):
+        classes, counts, left, notes = read_as({name: 9, "bus": 9, "car": 9}, split=(21, 3, 3))
+        assert (sorted(classes), counts, left) == (sorted([name, "bus", "car"]), [21, 3, 3], {})
+        assert f"{name}/ is read as a class, since it lies beside bus/, car/" in notes
+    nested = {"train/steam": 5, "train/electric": 4, "bus/city": 9, "car/small": 5, "car/large": 4}
+    assert read_as(nested, split=(21, 3, 3))[:3] == (["bus", "car", "train"], [21, 3, 3], {})
+    for kids in (("0", "1"), ("photo", "sketch"), ("a", "b")):  # a class folder alone in a split is no wrapper
+        assert read_as(in_each("train", 9, kids) | {f"test/{kids[0]}": 4}, split=["official", 0])[:2] == (list(kids), [18, 0, 4])
+    vehicles = ("bus", "train", "car")
+    assert read_as(in_each("train", 9, vehicles) | in_each("test", 4, vehicles), split="official")[0] == ["bus", "car", "train"]
+    assert read_as({"public/train": 6, "public/tram": 6, "private/car": 12}, split=(20, 2, 2))[0] == ["private", "public"]
+    assert read_as(in_each("train", 9, ("yes", "unknown")) | in_each("test", 4, ("yes", "unknown")))[0] == ["unknown", "yes"]
+
+# %% ../nbs/01_dataset_making.ipynb #5560a86d
+def test_a_class_that_training_would_never_see_is_refused_and_all_images_can_be_pooled_instead():
+    splits = in_each("train", 12) | in_each("test", 5)
+    for tree, message in (
+        (in_each("train", 12, ("cats", "dogs")) | in_each("val", 5, ("Cat", "Dog")), r"spell their classes differently .train/cats and val/Cat; train/dogs and val/Dog"),
+        (in_each("train", 12, ("fox", "fly_1")) | in_each("val", 5, ("Foxes", "fly 1")), "train/fox and val/Foxes; train/fly_1 and val/fly 1|train/fly_1 and val/fly 1"),
+        (splits | {"test/bird": 5}, "1 of 3 classes have no training image: 'bird' .5 in test"),
+        (in_each("val", 12) | in_each("test", 5), "2 of 2 classes have no training image"),
+        ({f"{c}/{s}": 6 for c in ("cat", "dog") for s in ("val", "test")}, "2 of 2 classes have no training image"),
+        ({"train/cat": 12, "test/cat": 5, "test/dog": 5}, "'dog' .5 in test.*--split 0.8 0.1 0.1"),
+        ({"cat/train": 9, "cat/test": 3, "dog/test": 9}, "'dog' .9 in test"),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            refused(f"(?s){message}", source=grown(f"{folder}/S", tree))
+    assert read_as(splits | {"test/bird": 5}, split=(25, 7, 7))[:2] == (["bird", "cat", "dog"], [25, 7, 7])
+
+# %% ../nbs/01_dataset_making.ipynb #d69501f1
+def test_a_tree_that_can_be_read_in_two_ways_is_refused_with_both_readings():
+    splits = in_each("train", 12) | in_each("test", 5)
+    for tree, message in (
+        (splits | {"cat": 9}, "cat/ with images beside the split folders test/, train/ can be read in two ways.*Splits: move cat/.*Classes: rename"),
+        (in_each(".", 9) | {"train": 9, "test": 9}, "test/, train/ beside cat/, dog/ can be read in two ways: as splits, whose images have no labels, or as classes"),
+        ({"train/steam": 9, "train/electric": 9, "bus": 9, "car": 9}, "train/ can be read in two ways: as a split with the classes electric/, steam/.*or as a class beside"),
+        ({"cat/train": 9, "cat/test": 4, "dog": 13}, "some classes hold train/, test/, ..., but dog/ holds images outside"),
+        ({"train_images": 9, "test_images": 5, "train.csv": "id,label"}, "no image in test_images/, train_images/ has a label, because there are no class folders; expected train_images/cat/"),
+        ({"train/images": 9, "train/labels/0.txt": "0", "valid/images": 5}, "no image in train/, valid/ has a label"),
+        ({"trainA": 9, "trainB": 9, "testA": 5, "testB": 5}, "no image in testA/, testB/, trainA/, trainB/ has a label"),
+        (in_each("train", 9, ("left", "right")) | in_each("bus", 9, ("left", "right")), "train/ can be read in two ways"),
+        ({"train_cat": 9, "train_dog": 9, "test_cat": 5, "test_dog": 5}, "test_cat/ and train_cat/ join a split and a class"),
+        ({"cat-train": 9, "dog-train": 9, "cat-val": 5, "dog-val": 5}, "cat-train/ and cat-val/ join a split and a class"),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            refused(f"(?s){message}", source=grown(f"{folder}/S", tree))
 
 # %% ../nbs/01_dataset_making.ipynb #3ef7e25f
 def test_names_of_imagenet_classes_come_from_the_file_that_is_given_and_a_missing_one_is_an_error():
