@@ -9,10 +9,11 @@ __all__ = ['KINDS', 'SKIP', 'NUMBER', 'FIGURES', 'SIDE', 'LOOKS', 'CARD', 'PAGE'
            'untag_skipped', 'LocalKernel', 'family', 'resident_bytes', 'end_processes', 'Watch', 'Job', 'execute',
            'describe_error', 'source_ids', 'place_of', 'Interrupts', 'run_one', 'with_broken', 'data_of',
            'cell_outputs', 'for_json', 'read_number', 'numbers_of', 'check_output', 'mark_broken', 'attempt',
-           'save_notebook', 'write_html', 'tidy_copy', 'bare_source', 'write_chapter', 'finish', 'joined',
-           'read_figure', 'as_data_uri', 'figures_of', 'duration', 'short', 'verdict', 'card_of', 'read_card',
-           'planned_cards', 'write_page', 'open_folder', 'settle_paths', 'Progress', 'error_lines', 'Report',
-           'run_jobs', 'run_to_the_end', 'run_notebooks', 'new_summary', 'lasting_outputs', 'keep_outputs', 'keep_all']
+           'save_notebook', 'write_html', 'tidy_copy', 'bare_source', 'export', 'mark_unprintable', 'write_chapter',
+           'finish', 'write_plain_chapter', 'joined', 'read_figure', 'as_data_uri', 'figures_of', 'duration', 'short',
+           'verdict', 'card_of', 'bare_card', 'planned_cards', 'write_page', 'open_folder', 'settle_paths', 'Progress',
+           'error_lines', 'Report', 'run_jobs', 'run_to_the_end', 'run_notebooks', 'new_summary', 'lasting_outputs',
+           'keep_outputs', 'keep_all']
 
 # %% ../nbs/91_run.ipynb #0705c439
 import ast
@@ -507,7 +508,7 @@ def read_number(bundle: object) -> tuple[str, object]:
         raise ValueError(f"expected a name and a value, found {str(bundle)[:80]}")
     name, value = bundle["name"], bundle["value"]
     if not isinstance(name, str) or not name.strip():
-        raise ValueError(f"its name is {str(name)[:80]!r}; expected a text")
+        raise ValueError(f"its name is {str(name)[:80]}; expected a text")
     if not isinstance(value, bool | int | float | str):
         raise ValueError(f"{name[:80]!r} is {str(value)[:80]}; expected a number, a truth value or a text")
     return name, for_json(value)
@@ -523,12 +524,10 @@ def numbers_of(notebook) -> dict:
                 numbers[name] = value
     return numbers
 
-# %% ../nbs/91_run.ipynb #01608e93
+# %% ../nbs/91_run.ipynb #5e8f8cf1
 def check_output(output, numbers: dict) -> Iterator[tuple[str, str]]:  # what, reason
     "What is broken in an output; `numbers` holds the numbers before it and takes the new one."
     data = data_of(output)
-    if output.get("output_type") in ("display_data", "execute_result") and not data:
-        yield "an output", "it holds no data"
     if NUMBER in data:
         try:
             name, value = read_number(data[NUMBER])
@@ -536,7 +535,7 @@ def check_output(output, numbers: dict) -> Iterator[tuple[str, str]]:  # what, r
                 yield "a number", f"{name[:80]!r} was published twice, as {numbers[name]!r:.80} and as {value!r:.80}"
         except ValueError as error:
             yield "a number", str(error)
-    for mime in FIGURES & data.keys():
+    for mime in sorted(FIGURES & data.keys()):
         try:
             as_data_uri(joined(data[mime]), mime)
         except ValueError as error:
@@ -557,7 +556,7 @@ def mark_broken(notebook, ids: list[str]) -> list[dict]:  # what, reason; and ce
             cell.outputs = kept
     return broken
 
-# %% ../nbs/91_run.ipynb #3e269999
+# %% ../nbs/91_run.ipynb #7c2919eb
 def attempt(broken: list[dict], what: str, step: Callable, *arguments) -> object:  # None where it failed
     "Do one step of the report. What it raises is put down among `broken`, and the other steps go on."
     try:
@@ -596,11 +595,30 @@ def bare_source(job: Job):
             cell.outputs, cell.execution_count = [], None
     return notebook
 
-# %% ../nbs/91_run.ipynb #490a99c3
+# %% ../nbs/91_run.ipynb #fb63e92d
+def export(job: Job, notebook) -> str:
+    "A notebook as HTML."
+    resources = {"metadata": {"path": str(job.path.parent), "name": job.path.stem}}
+    return HTMLExporter(embed_images=True).from_notebook_node(copy.deepcopy(notebook), resources)[0]
+
+
+def mark_unprintable(job: Job, notebook) -> list[dict]:  # what, reason, and the cell
+    "Find the cells that nbconvert cannot make a page of, and replace what is broken in them by the reason."
+    broken, ids = [], source_ids(job.path)
+    for cell in notebook.cells:
+        found = []
+        attempt(found, "an output" if cell.cell_type == "code" else "a text", export, job, nbformat.from_dict({**notebook, "cells": [cell]}))
+        broken += [fault | place_of(cell, ids) for fault in found]
+        if found and cell.cell_type == "code":
+            cell.outputs = [new_output("stream", name="stderr", text=f"an output is broken: {found[0]['reason']}\n")]
+        elif found:
+            cell.source = f"(This text is broken: {found[0]['reason']})\n\n" + re.sub("^", "    ", cell.source, flags=re.M)
+    return broken
+
+
 def write_chapter(job: Job, notebook) -> None:
     "Write a notebook's own page."
-    resources = {"metadata": {"path": str(job.path.parent), "name": job.path.stem}}
-    page, _ = HTMLExporter(embed_images=True).from_notebook_node(copy.deepcopy(notebook), resources)
+    page = export(job, notebook)
     page = re.sub(r'href="(\d\w*)\.ipynb', r'href="\1.html', page)  # links lead on to the pages of this run
     alts = iter([figure["alt"] for figure in figures_of(notebook, job.path.stem) if "svg" not in figure["mime"]])
     missing = r'(<div class="jp-RenderedImage[^>]*>\s*<img )alt="No description[^"]*"'  # nbconvert knows no fig-alt
@@ -616,13 +634,22 @@ def finish(job: Job) -> dict:  # numbers, and broken: what, reason and, for outp
         notebook = attempt(broken, "the notebook itself", bare_source, job) or new_notebook()
     numbers = attempt(broken, "a number", numbers_of, notebook) or {}
     attempt(broken, "an output", lambda: broken.extend(mark_broken(notebook, source_ids(job.path))))
-    before = len(broken)
-    attempt(broken, "the chapter's page", write_chapter, job, notebook)
-    if len(broken) > before:
-        text = f"This page could not be made: {broken[-1]['reason']}"
-        page = f"<!doctype html><meta charset='utf-8'><title>{html.escape(job.path.stem)}</title><p>{html.escape(text)}</p>"
-        attempt(broken, "the chapter's page", write_html, page, job.out / f"{job.path.stem}.html")
-    return {"numbers": numbers, "broken": broken}
+    faults = []
+    attempt(faults, "the chapter's page", write_chapter, job, notebook)
+    if faults:  # usually one cell is to blame
+        attempt(broken, "the executed notebook", lambda: broken.extend(mark_unprintable(job, notebook)))
+        attempt(broken, "the chapter's page", write_plain_chapter, job, notebook, faults[0]["reason"])
+    return {"numbers": numbers, "broken": broken or faults}
+
+
+def write_plain_chapter(job: Job, notebook, reason: str) -> None:
+    "Write the page of a notebook whose broken cells are marked; if that fails as well, a page that says why."
+    try:
+        write_chapter(job, notebook)
+    except Exception:
+        text = html.escape(f"This page could not be made: {reason}")
+        write_html(f"<!doctype html><meta charset='utf-8'><title>{job.path.stem}</title><p>{text}</p>", job.out / f"{job.path.stem}.html")
+        raise
 
 # %% ../nbs/91_run.ipynb #468fbbd2
 FIGURES = {"image/png", "image/jpeg", "image/svg+xml"}
@@ -850,34 +877,29 @@ def verdict(summary: dict) -> str:
 
 # %% ../nbs/91_run.ipynb #cb1ea4c0
 def card_of(entry: dict, out: Path) -> dict:
-    "An entry of the summary with what its card shows besides: title, subtitle, figures. A broken copy has none of them."
-    card = entry | {"title": entry["name"], "subtitle": "", "number": number_of(Path(f"{entry['name']}.ipynb")), "figures": []}
-    broken = list(entry.get("broken", []))
-    notebook = attempt(broken, "the executed notebook", nbformat.read, out / f"{entry['name']}.ipynb", 4)
-    if notebook is not None:
-        attempt(broken, "the card", lambda: card.update(read_card(notebook, entry["name"])))
-    known = {fault["what"] for fault in entry.get("broken", [])}
-    faults = [fault for i, fault in enumerate(broken) if i < len(entry.get("broken", [])) or fault["what"] not in known]
-    return card | {"broken": faults}
-
-
-def read_card(notebook, name: str) -> dict:
-    "Title, subtitle and figures of a notebook; figures that cannot be shown are left out, `mark_broken` lists them."
+    "An entry of the summary with what its card shows besides: title, subtitle, and the figures that can be shown."
+    notebook = nbformat.read(out / f"{entry['name']}.ipynb", 4)
     texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
-    title = next((match[1] for text in texts if (match := re.match(r"# (.+)", text))), name)
+    title = next((match[1] for text in texts if (match := re.match(r"# (.+)", text))), entry["name"])
     subtitle = next((match[1] for text in texts if (match := re.search(r"^> (.+)", text, re.M))), "")
     figures = figures_of(notebook, title)
     for figure in figures:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError):  # `mark_broken` has listed it
             figure["uri"] = as_data_uri(joined(figure.pop("data")), figure["mime"])
-    return {"title": title, "subtitle": subtitle, "figures": [figure for figure in figures if "uri" in figure]}
+    shown = [figure for figure in figures if "uri" in figure]
+    return bare_card(entry) | {"title": title, "subtitle": subtitle, "figures": shown}
+
+
+def bare_card(entry: dict) -> dict:
+    "The card of a notebook of which nothing but the entry is known."
+    return entry | {"title": entry["name"], "number": number_of(Path(f"{entry['name']}.ipynb"))}
 
 
 def planned_cards(summary: dict) -> list[dict]:
     "Cards for the notebooks that have not been run (yet): `running`, `waiting`, or `not run` where the run is over."
     names = summary.get("planned", [])[len(summary["notebooks"]):]
     states = ["running"] + ["waiting"] * len(names) if summary["status"] == "running" else ["not run"] * len(names)
-    return [{"name": n, "title": n, "number": number_of(Path(f"{n}.ipynb")), "status": s} for n, s in zip(names, states, strict=False)]
+    return [bare_card({"name": name, "status": state}) for name, state in zip(names, states, strict=False)]
 
 # %% ../nbs/91_run.ipynb #2008e318
 def write_page(
@@ -964,6 +986,17 @@ class Report:
         self.summary, self.project, self.out = summary, project, Path(summary["out"])
         self.start, self.cards = time.monotonic(), {}
 
+    def add(self, entry: dict) -> dict:  # the entry; failed where its card cannot be drawn
+        "Take what came of a notebook, and write both."
+        broken = []
+        card = attempt(broken, "the card", card_of, entry, self.out)
+        if broken and "broken" not in entry:
+            entry = with_broken(entry | {"broken": broken})
+        self.cards[entry["name"]] = (card or bare_card(entry)) | entry
+        self.summary["notebooks"].append(entry)
+        self.write()
+        return entry
+
     def write(self) -> None:
         "Write both, each whole or not at all; the summary last, for it says that the rest is there."
         self.summary["seconds"] = round(time.monotonic() - self.start, 2)
@@ -991,13 +1024,10 @@ class Report:
 # %% ../nbs/91_run.ipynb #ff95059a
 def run_jobs(jobs: list[Job], report: Report, progress: Progress, interrupts: Interrupts) -> str:  # ok or failed
     "Run one notebook after another and write summary and page after each."
-    entries = report.summary["notebooks"]
     for number, job in enumerate(jobs, 1):
         place = f"[{number:{len(str(len(jobs)))}}/{len(jobs)}] {job.path.stem}"
         progress.say(f"{datetime.now():%H:%M:%S} {place} started")
-        entry = run_one(job, progress.tick, interrupts)  # which holds them
-        entries.append(entry)
-        report.write()
+        entry = report.add(run_one(job, progress.tick, interrupts))  # which holds them
         facts = f"{duration(entry['seconds'])}, {entry['peak_mb']:.0f} MB"
         progress.say(f"{datetime.now():%H:%M:%S} {place} {entry['status']}, {facts}")
         for line in error_lines(entry) if "error" in entry else []:
@@ -1005,7 +1035,7 @@ def run_jobs(jobs: list[Job], report: Report, progress: Progress, interrupts: In
         if entry["status"] == "interrupted":
             raise KeyboardInterrupt
         interrupts.release()
-    return "ok" if all(entry["status"] == "ok" for entry in entries) else "failed"
+    return "ok" if all(entry["status"] == "ok" for entry in report.summary["notebooks"]) else "failed"
 
 
 def run_to_the_end(jobs: list[Job], report: Report, progress: Progress) -> None:
