@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from glob import escape as glob_escape
 from pathlib import Path
 from tempfile import mkdtemp
+from uuid import uuid4
 
 import pandas as pd
 from filelock import FileLock
 
 from data_prep.errors import DataError
+from resnet_tutorial.files import PART
 
 COLUMNS = ["path", "label", "class_name", "split", "group", "sha256"]
 KNOWN_COLUMNS = ["box_x0", "box_y0", "box_x1", "box_y1", "mask", "evidence"]  # and mask_cat, ... where both are in a picture
@@ -64,7 +66,7 @@ def earlier(out: Path) -> dict | None:
         return None
     if not out.is_dir():
         raise DataError(f"--out {out} is a file: name a folder that does not exist yet")
-    names = {p.name for p in out.iterdir()}
+    names = {p.name for p in out.iterdir() if not PART.fullmatch(p.name)}  # a killed writer may have left a part
     if not names:
         return None
     if "dataset.json" not in names or (others := names - OWN_NAMES):
@@ -82,8 +84,8 @@ def partial_folder(out: Path) -> Iterator[Path]:
     out.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(out.parent / f".{out.name}.lock"):
         clean_up(out)
-        work = Path(mkdtemp(prefix=beside(out, "partial"), dir=out.parent))
-        work.chmod(0o755)
+        work = out.parent / f"{beside(out, 'partial')}{uuid4().hex[:8]}"
+        work.mkdir()  # with the permissions that the user gives new folders; mkdtemp's are its own
         try:
             yield work
         finally:
