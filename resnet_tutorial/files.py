@@ -51,7 +51,7 @@ def part_name(
     "A name of its own for one write of `path`."
     return path.with_name(f"{_prefix(path.name)}{_host()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.part")
 
-# %% ../nbs/00b_files.ipynb #285e3174
+# %% ../nbs/00b_files.ipynb #cdf4f780
 def _target(path: Path) -> tuple[Path, int | None]:
     "The file behind the links of a path, and its permissions if it exists; an OSError where it may not be written."
     if path.is_symlink():

@@ -11,9 +11,9 @@ __all__ = ['KINDS', 'SKIP', 'NUMBER', 'FIGURES', 'SIDE', 'LOOKS', 'CARD', 'PAGE'
            'cell_outputs', 'for_json', 'read_number', 'numbers_of', 'check_output', 'mark_broken', 'attempt',
            'save_notebook', 'write_html', 'tidy_copy', 'bare_source', 'export', 'mark_unprintable', 'write_chapter',
            'finish', 'write_plain_chapter', 'joined', 'read_figure', 'as_data_uri', 'figures_of', 'duration', 'short',
-           'verdict', 'card_of', 'bare_card', 'planned_cards', 'write_page', 'open_folder', 'settle_paths', 'Progress',
-           'error_lines', 'Report', 'run_jobs', 'run_to_the_end', 'run_notebooks', 'new_summary', 'lasting_outputs',
-           'keep_outputs', 'keep_all']
+           'verdict', 'card_of', 'bare_card', 'planned_cards', 'write_page', 'open_folder', 'made_now', 'settle_paths',
+           'Progress', 'error_lines', 'Report', 'run_jobs', 'run_to_the_end', 'run_notebooks', 'new_summary',
+           'lasting_outputs', 'keep_outputs', 'keep_all']
 
 # %% ../nbs/91_run.ipynb #0705c439
 import ast
@@ -473,7 +473,7 @@ def with_broken(entry: dict) -> dict:
     elif entry["status"] == "ok":
         first, count = entry["broken"][0], len(entry["broken"])
         more = f" (and {count - 1} more)" if count > 1 else ""
-        error = {"message": f"it ran, but {first['what']} is broken: {first['reason']}{more}", "traceback": ""}
+        error = {"message": f"It ran, but {first['what']} is broken: {first['reason']}{more}", "traceback": ""}
         entry |= {"status": "failed", "error": error | {k: first[k] for k in ("cell", "id", "line") if k in first}}
     return entry
 
@@ -524,7 +524,7 @@ def numbers_of(notebook) -> dict:
                 numbers[name] = value
     return numbers
 
-# %% ../nbs/91_run.ipynb #5e8f8cf1
+# %% ../nbs/91_run.ipynb #af0b87f8
 def check_output(output, numbers: dict) -> Iterator[tuple[str, str]]:  # what, reason
     "What is broken in an output; `numbers` holds the numbers before it and takes the new one."
     data = data_of(output)
@@ -556,7 +556,7 @@ def mark_broken(notebook, ids: list[str]) -> list[dict]:  # what, reason; and ce
             cell.outputs = kept
     return broken
 
-# %% ../nbs/91_run.ipynb #7c2919eb
+# %% ../nbs/91_run.ipynb #3416d30d
 def attempt(broken: list[dict], what: str, step: Callable, *arguments) -> object:  # None where it failed
     "Do one step of the report. What it raises is put down among `broken`, and the other steps go on."
     try:
@@ -595,7 +595,7 @@ def bare_source(job: Job):
             cell.outputs, cell.execution_count = [], None
     return notebook
 
-# %% ../nbs/91_run.ipynb #fb63e92d
+# %% ../nbs/91_run.ipynb #bb528792
 def export(job: Job, notebook) -> str:
     "A notebook as HTML."
     resources = {"metadata": {"path": str(job.path.parent), "name": job.path.stem}}
@@ -763,7 +763,7 @@ LOOKS += """
   border: 1px solid var(--line); max-width: 100%; height: 160px; transition: box-shadow .15s, transform .15s; }
 .figures button:hover { box-shadow: 0 8px 22px rgb(0 0 0 / .2); transform: translateY(-2px); }
 .figures button:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
-.figures .broken { border: 1px dashed var(--failed); border-radius: 10px; padding: 12px 14px; max-width: 300px; min-height: 160px;
+.figures .broken { border: 1px dashed var(--failed); border-radius: 10px; padding: 10px 14px; max-width: 300px; align-self: flex-start;
   margin: 0; font-size: .84rem; overflow-wrap: anywhere; } .broken strong { color: var(--failed); display: block; }
 .figures img { display: block; height: 100%; max-width: 100%; object-fit: contain; }
 """
@@ -823,7 +823,7 @@ PAGE = """<!doctype html>
 <h1>{{ verdict }}</h1>
 <p class="soft">{{ project }} &middot; {{ started }} &middot; {{ seconds | duration }} &middot; {{ machine }}</p>
 {% if reason %}<div class="error"><p><strong>{{ reason }}</strong></p></div>{% endif %}
-{% if running %}<p class="soft">Last written {{ updated }} by process {{ pid }} on {{ host }}, and rewritten after each notebook;
+{% if running %}<p class="soft">Last written at {{ updated }} by process {{ pid }} on {{ host }}, and rewritten after each notebook;
 this page reloads by itself. If there is no such process any more, the run was killed.</p>{% endif %}
 <nav class="strip" aria-label="Notebooks">{% for n in notebooks %}
 <a class="{{ n.status }}" href="#{{ n.name }}" style="flex-grow: {{ [n.seconds or 0, 0.5] | max }}"
@@ -917,11 +917,12 @@ def write_page(
     environment.filters |= {"duration": duration, "short": short}
     started = datetime.fromisoformat(summary["started"])
     page = environment.from_string(PAGE).render(
-        {name: summary.get(name) for name in ("seconds", "machine", "reason", "updated", "pid", "host")},
+        {name: summary.get(name) for name in ("seconds", "machine", "reason", "pid", "host")},
         looks=jinja2.utils.markupsafe.Markup(LOOKS),
         verdict=verdict(summary),
         running=summary["status"] == "running",
         project=project,
+        updated=summary.get("updated", summary["started"])[11:19],
         started=f"{started:%-d %B %Y, %H:%M}" if os.name != "nt" else f"{started:%d %B %Y, %H:%M}",
         notebooks=[cards[entry["name"]] for entry in summary["notebooks"]] + planned_cards(summary),
     )
@@ -937,12 +938,22 @@ def open_folder(out: str | Path | None, root: Path, paths: list[Path]) -> Path:
         label = paths[0].stem if len(paths) == 1 else f"{len(paths)}_notebooks"
         base = root / "runs" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{label}"
         numbered = (base.with_name(f"{base.name}_{count}") for count in range(2, 1000))
-        out = base if not base.exists() else next(path for path in numbered if not path.exists())
+        return next(path for path in [base, *numbered] if made_now(path)).resolve()
     out = Path(out).resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is not an empty folder: a run starts in a new one, so that it meets no older model")
     out.mkdir(parents=True, exist_ok=True)
     return out
+
+
+def made_now(folder: Path) -> bool:
+    "Make a folder; False where there is one already, which another run may have made this moment."
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
 
 # %% ../nbs/91_run.ipynb #92f6e6e1
 def settle_paths(values: dict) -> dict:
@@ -985,6 +996,14 @@ class Report:
     def __init__(self, summary: dict, project: str):
         self.summary, self.project, self.out = summary, project, Path(summary["out"])
         self.start, self.cards = time.monotonic(), {}
+
+    def claim(self) -> None:
+        "Write summary.json for the first time; a ValueError where another run did so since the folder was found empty."
+        try:
+            with open(self.out / "summary.json", "x", encoding="utf-8") as file:
+                file.write(json.dumps(self.summary, indent=2) + "\n")
+        except FileExistsError:
+            raise ValueError(f"another run has just begun in {self.out}: a run starts in a folder of its own") from None
 
     def add(self, entry: dict) -> dict:  # the entry; failed where its card cannot be drawn
         "Take what came of a notebook, and write both."
@@ -1088,7 +1107,9 @@ def run_notebooks(
     for note in notes:
         progress.say(note)
     summary = new_summary(out, paths, budget, flags)
-    run_to_the_end(jobs, Report(summary, read_settings(root).get("title", root.name)), progress)
+    report = Report(summary, read_settings(root).get("title", root.name))
+    report.claim()
+    run_to_the_end(jobs, report, progress)
     if keep:
         keep_all(jobs, summary, progress.say)
     progress.say(f"{verdict(summary)}: {out / 'index.html'}")

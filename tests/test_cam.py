@@ -27,13 +27,13 @@ from resnet_tutorial.cam import (
     upsample,
 )
 
-# %% ../nbs/09_cam.ipynb #1f052ccd
+# %% ../nbs/09_cam.ipynb #8edb3b13
 SAVER = """
 import sys, torch
 from resnet_tutorial.cam import save_cam_results
 
-torch.manual_seed(0)
 for _ in range(3):
+    torch.manual_seed(0)
     save_cam_results(sys.argv[1], torch.rand(2, 3, 40, 48), torch.rand(2, 5, 6), ["a", "b"])
 """
 
@@ -161,7 +161,7 @@ def test_the_files_have_the_names_of_the_source_and_the_pictures_their_values():
         assert (saved == images[0].permute(1, 2, 0).numpy()).all()
         assert Image.open(files[1]).size == (24, 20) and Image.open(files[2]).size[0] > 600
 
-# %% ../nbs/09_cam.ipynb #9a2332c6
+# %% ../nbs/09_cam.ipynb #eb4825b7
 def test_processes_that_save_the_same_maps_into_one_folder_never_fail_and_a_reader_never_meets_half_a_file():
     with tempfile.TemporaryDirectory() as folder:
         kept, seen = Path(folder) / "cam", set()

@@ -224,7 +224,7 @@ def test_the_page_holds_figures_numbers_and_errors_and_nothing_from_elsewhere():
     assert "ValueError: &lt;b&gt;bad&lt;/b&gt;" in page and "in cell 1 (id cell-1)" in page and "<b>bad" not in page
     assert 'href="00_plot.html"' in page and not re.search(r"(src|href)=.https?:|url\(|@import", page)
 
-# %% ../nbs/91_run.ipynb #aaee09e5
+# %% ../nbs/91_run.ipynb #8a56eed1
 def image_text(image, kind="PNG", cut=None, **options):
     "An image as kernels send it; `cut` drops bytes at the end."
     file = io.BytesIO()
@@ -265,7 +265,7 @@ BROKEN = {
     "'x' is [1]; expected a number": {NUMBER: {"name": "x", "value": [1]}},
 }
 
-# %% ../nbs/91_run.ipynb #47ac132a
+# %% ../nbs/91_run.ipynb #bc22e467
 def test_a_broken_output_is_the_problem_of_its_notebook_alone_and_is_named_with_cell_and_reason():
     cells = {f"{n:02}_bad": ["x = 1", sends(data), "print('afterwards')"] for n, data in enumerate(list(BROKEN.values())[::3])}
     with mini_repo({**cells, "50_good": ["# Good", PLOT, REPORT, "report('answer', 42)"]}) as root:
@@ -282,14 +282,14 @@ def test_a_broken_output_is_the_problem_of_its_notebook_alone_and_is_named_with_
     assert "is broken: not base64" in chapter and "afterwards" in chapter
     assert any("broken: a figure (image/png): not base64" in line for line in lines)
 
-# %% ../nbs/91_run.ipynb #7f724680
+# %% ../nbs/91_run.ipynb #8f71a3c3
 def test_every_kind_of_broken_output_is_told_with_its_reason():
     for reason, data in BROKEN.items():
         found, page = finished(["x"], [[{"output_type": "display_data", "data": data, "metadata": {}}]])
         assert [fault["cell"] for fault in found["broken"]] == [1] and reason in found["broken"][0]["reason"], (reason, found)
         assert "is broken: " in page
 
-# %% ../nbs/91_run.ipynb #51c92781
+# %% ../nbs/91_run.ipynb #59ddf8a5
 def test_images_that_browsers_or_webp_do_not_know_are_converted_and_not_called_broken():
     deep = Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100)
     good = [image_text(RED.convert("CMYK"), "JPEG"), image_text(deep), image_text(RED.convert("LA")), image_text(RED.convert("1"))]
@@ -302,7 +302,7 @@ def test_images_that_browsers_or_webp_do_not_know_are_converted_and_not_called_b
     found, _ = finished(["x"], [[{"output_type": "display_data", "data": {"image/png": halves}, "metadata": {}}]])
     assert found["broken"] == []
 
-# %% ../nbs/91_run.ipynb #878cec16
+# %% ../nbs/91_run.ipynb #899327c0
 def test_a_script_in_an_svg_is_shown_in_an_image_where_browsers_do_not_run_it():
     svg = "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
     with mini_repo({"00_a": [sends({"image/svg+xml": svg})]}) as root:
@@ -310,7 +310,7 @@ def test_a_script_in_an_svg_is_shown_in_an_image_where_browsers_do_not_run_it():
         page = (root / "out" / "index.html").read_text()
     assert "data:image/svg+xml;base64," in page and "<script>alert" not in page
 
-# %% ../nbs/91_run.ipynb #0294ab47
+# %% ../nbs/91_run.ipynb #38e81e8b
 def test_numbers_that_json_does_not_know_that_are_huge_or_carry_html_reach_the_page_as_text():
     cells = [REPORT, "report('nan', float('nan'))\nreport('inf', -float('inf'))\nreport('huge', 10**400)\nreport('<b>x</b>', '<i>' * 200)"]
     with mini_repo({"00_a": cells}) as root:
@@ -321,14 +321,14 @@ def test_numbers_that_json_does_not_know_that_are_huge_or_carry_html_reach_the_p
     assert kept["notebooks"][0]["numbers"]["inf"] == "-inf" and "<td>1.000e+400</td>" in page
     assert "&lt;b&gt;x&lt;/b&gt;" in page and "<i>" not in page and "<b>x" not in page
 
-# %% ../nbs/91_run.ipynb #f249af0f
+# %% ../nbs/91_run.ipynb #747c84db
 def test_a_name_that_is_published_twice_with_two_values_is_broken_and_with_one_value_is_not():
     number = lambda value: [{"output_type": "display_data", "data": {NUMBER: {"name": "x", "value": value}}, "metadata": {}}]  # noqa: E731
     assert finished(["x", "y"], [number(1), number(1)])[0] == {"numbers": {"x": 1}, "broken": []}
     found, _ = finished(["x", "y"], [number(1), number(2)])
     assert found["broken"][0]["cell"] == 2 and "'x' was published twice, as 1 and as 2" in found["broken"][0]["reason"]
 
-# %% ../nbs/91_run.ipynb #d247c873
+# %% ../nbs/91_run.ipynb #c91dea01
 def test_outputs_that_no_notebook_should_hold_do_not_stop_the_report():
     odd = [
         {"output_type": "display_data"}, {"output_type": "display_data", "data": None, "metadata": {}}, "text", None,
@@ -342,7 +342,7 @@ def test_outputs_that_no_notebook_should_hold_do_not_stop_the_report():
         assert page.startswith("<!DOCTYPE html>") or found["broken"], output
         assert all(fault["reason"] for fault in found["broken"])
 
-# %% ../nbs/91_run.ipynb #8e85422d
+# %% ../nbs/91_run.ipynb #59c6acd0
 def test_a_cell_that_cannot_become_a_page_leaves_the_rest_of_its_page_alone():
     cells = ["# Title\n\n![gone](attachment:gone.png)", "x = 1", sends({"image/png": image_text(RED)})[:-1] + ", metadata={'image/png': 'x'})"]
     with mini_repo({"00_a": [*cells, "print('still here')"], "01_b": ["x = 1"]}) as root:
@@ -352,7 +352,7 @@ def test_a_cell_that_cannot_become_a_page_leaves_the_rest_of_its_page_alone():
     assert [fault["what"] for fault in first["broken"]] == ["a text", "an output"] and [f["cell"] for f in first["broken"]] == [1, 3]
     assert "missing attachment: gone.png" in page and "still here" in page
 
-# %% ../nbs/91_run.ipynb #dfc17273
+# %% ../nbs/91_run.ipynb #57e96f17
 def test_a_missing_or_unreadable_executed_copy_is_told_and_old_outputs_never_pass_for_new_ones():
     def leave(content):
         "A papermill that leaves this behind."
@@ -373,7 +373,7 @@ def test_a_missing_or_unreadable_executed_copy_is_told_and_old_outputs_never_pas
             page, chapter = ((root / f"out{n}" / name).read_text() for name in ("index.html", "00_a.html"))
             assert "the executed notebook is broken" in page and "from long ago" not in page + chapter
 
-# %% ../nbs/91_run.ipynb #88c12b1b
+# %% ../nbs/91_run.ipynb #7fa841a1
 def test_a_kernel_that_does_not_start_is_the_problem_of_its_notebook():
     async def refuse(self, **kwargs):
         raise OSError(28, "No space left on device")
@@ -385,7 +385,7 @@ def test_a_kernel_that_does_not_start_is_the_problem_of_its_notebook():
         assert [entry["status"] for entry in summary["notebooks"]] == ["failed", "failed"]
         assert "No space left on device" in (root / "out" / "index.html").read_text()
 
-# %% ../nbs/91_run.ipynb #58a75dfd
+# %% ../nbs/91_run.ipynb #96a2e2b2
 def test_odd_titles_tags_and_metadata_in_a_source_are_no_reason_to_stop():
     with mini_repo({"00_a": ["# <script>alert(1)</script>", "x = 1"], "01_b": ["x = 1", "# no markdown at all"]}) as root:
         source = json.loads((root / "nbs" / "00_a.ipynb").read_text())
@@ -399,7 +399,7 @@ def test_odd_titles_tags_and_metadata_in_a_source_are_no_reason_to_stop():
             run_notebooks([], out=root / "out2", root=root, say=str)
     assert summary["notebooks"][1]["status"] == "ok" and "<script>alert" not in page and ">01_b<" in page
 
-# %% ../nbs/91_run.ipynb #e3ef465a
+# %% ../nbs/91_run.ipynb #a0d8d2e7
 def test_a_card_or_a_page_that_cannot_be_drawn_says_so_and_the_run_goes_on():
     def fail(*arguments):
         raise MemoryError("too small")
@@ -458,7 +458,7 @@ def test_an_interrupted_run_leaves_no_kernel_and_says_what_was_done():
             assert summary["notebooks"][1]["error"]["cell"] == 1
             assert "Interrupted after 1 of 3 notebooks" in (root / "out" / "index.html").read_text()
 
-# %% ../nbs/91_run.ipynb #4ea04e77
+# %% ../nbs/91_run.ipynb #b147c447
 STRIKE = """
 import os, signal, sys, time
 import resnet_tutorial.run as runner
@@ -489,7 +489,7 @@ def struck(root, place, name, number):
     assert list((root / "out").glob(".*.part")) == []
     return code, json.loads((root / "out" / "summary.json").read_text()), (root / "out" / "index.html").read_text()
 
-# %% ../nbs/91_run.ipynb #63ab28ef
+# %% ../nbs/91_run.ipynb #47653302
 @pytest.mark.slow
 def test_a_signal_at_any_step_of_the_report_ends_the_run_as_interrupted_with_summary_and_page():
     steps = [("Watch", "stop"), ("", "finish"), ("", "save_notebook"), ("", "write_chapter"), ("", "card_of"), ("", "write_page")]
@@ -503,14 +503,14 @@ def test_a_signal_at_any_step_of_the_report_ends_the_run_as_interrupted_with_sum
             done = {"end": 2, "write_page": 0, "write": 0, "write_bytes": 0, "run_one": 0}.get(name, 1)
             assert len(summary["notebooks"]) == done, name
 
-# %% ../nbs/91_run.ipynb #49bd63a0
+# %% ../nbs/91_run.ipynb #ab68e070
 def test_a_signal_while_the_page_is_written_ends_the_run_as_interrupted_with_summary_and_page():
     with mini_repo({"00_a": ["x = 1"], "01_b": ["x = 1"]}) as root:
         code, summary, page = struck(root, "", "card_of", signal.SIGTERM)
         assert (code, summary["status"], len(summary["notebooks"])) == (130, "interrupted", 1)
         assert "Interrupted after 1 of 2 notebooks" in page and "not run" in page
 
-# %% ../nbs/91_run.ipynb #b37c6cf6
+# %% ../nbs/91_run.ipynb #e04433be
 def test_while_a_run_is_at_work_and_after_it_was_killed_summary_and_page_say_running_and_name_the_process():
     sleeper = "import os, time\n\nwith open('pid', 'w') as file:\n    _ = file.write(str(os.getpid()))\n\ntime.sleep(600)"
     with mini_repo({"00_quick": ["# Quick"], "01_sleeps": [sleeper], "02_waits": ["x = 2"]}) as root:
@@ -528,7 +528,21 @@ def test_while_a_run_is_at_work_and_after_it_was_killed_summary_and_page_say_run
     assert "Running: 1 of 3 notebooks done" in page and 'http-equiv="refresh"' in page and f"process {process.pid} on" in page
     assert [re.search(rf'class="card (\w+)" id="{name}"', page)[1] for name in states[0]["planned"]] == ["ok", "running", "waiting"]
 
-# %% ../nbs/91_run.ipynb #544a8da5
+# %% ../nbs/91_run.ipynb #ba84d849
+def test_of_runs_that_begin_in_one_folder_at_the_same_time_one_wins_and_the_others_are_told():
+    with mini_repo({"00_a": ["x = 1"]}) as root:
+        code = "import sys; from resnet_tutorial.run import run_notebooks as run; run([], out='out', root='.', say=str)"
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path)}
+        options = {"cwd": root, "env": environment, "stderr": subprocess.PIPE, "text": True}
+        runs = [subprocess.Popen([sys.executable, "-c", code], **options) for _ in range(3)]
+        said = [(run.communicate()[1], run.returncode) for run in runs]
+        assert sorted(number for _, number in said) == [0, 1, 1]
+        assert all(re.search("another run has just begun in|is not an empty folder", text) for text, number in said if number)
+        assert json.loads((root / "out" / "summary.json").read_text())["status"] == "ok"
+        assert len({run_notebooks([], root=root, say=str)["out"] for _ in range(3)}) == 3
+        assert not list(root.rglob(".*.part"))
+
+# %% ../nbs/91_run.ipynb #80652749
 def test_a_crash_of_the_runner_itself_is_raised_and_the_report_says_so():
     def lose_the_terminal(line):
         if "finished" in line or " ok, " in line:
