@@ -24,6 +24,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from resnet_tutorial.cam import class_activation_map
 from resnet_tutorial.feature_maps import find_layers
+from resnet_tutorial.files import write_text
 from resnet_tutorial.grad_cam import grad_cam
 from resnet_tutorial.models import build_model
 from resnet_tutorial.runtime import choose_runtime, environment
@@ -202,10 +203,11 @@ def main():
     if options.keep:
         facts = environment(choose_runtime("cpu"))
         facts = {"system": facts["system"], "torch": facts["torch"], "cpu": facts["cpu_capability"], "threads": 1}
-        table.round(3).assign(**facts).to_csv(RESULTS / "cam.csv", index=False)
+        write_text(RESULTS / "cam.csv", table.round(3).assign(**facts).to_csv(index=False))
         rows = [(group, case, "CPU ms", 1000 * value) for group, cases in times.items() for case, value in cases.items()]
         rows += [("peak memory", case, "MB a picture", value) for case, value in memory.items()]
-        pd.DataFrame(rows, columns=["group", "case", "unit", "value"]).round(1).to_csv(RESULTS / "cam_cases.csv", index=False)
+        cases = pd.DataFrame(rows, columns=["group", "case", "unit", "value"]).round(1)
+        write_text(RESULTS / "cam_cases.csv", cases.to_csv(index=False))
 
 
 if __name__ == "__main__":

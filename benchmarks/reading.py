@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from resnet_tutorial.data import IMAGENET, make_loader, open_data
+from resnet_tutorial.files import write_text
 from resnet_tutorial.runtime import choose_runtime, environment
 
 SIZE, BATCH = 96, 32
@@ -77,5 +78,5 @@ if __name__ == "__main__":
     found = main(parser.parse_args().rounds)
     facts = environment(choose_runtime("cpu"))
     print(found.to_string(), f"\nload {os.getloadavg()[0]:.1f}; {facts}")
-    place = os.path.join(os.path.dirname(__file__), "results", "reading.csv")
-    found.assign(system=facts["system"], torch=facts["torch"], cpu=facts["cpu_capability"]).to_csv(place)
+    kept = found.assign(system=facts["system"], torch=facts["torch"], cpu=facts["cpu_capability"])
+    write_text(os.path.join(os.path.dirname(__file__), "results", "reading.csv"), kept.to_csv())

@@ -53,6 +53,7 @@ from torchvision.transforms import v2
 
 from resnet_tutorial.augmentation import crop_flip
 from resnet_tutorial.data import IMAGENET, EpochSampler, Loader, Pictures, first_of
+from resnet_tutorial.files import write_text
 from resnet_tutorial.loop import Trainer
 from resnet_tutorial.models import build_model
 from resnet_tutorial.runtime import choose_runtime, environment, keep_memory, setup
@@ -425,7 +426,7 @@ def main():
         machine = {"system": facts["system"], "torch": facts["torch"], "rounds": options.rounds}
         machine |= {"hardware": facts.get("gpu", facts["cpu_capability"]), "load": round(os.getloadavg()[0], 1)}
         file = "training.csv" if runtime.device.type == "cpu" else "training_cuda.csv"
-        table.round(3).assign(**machine).to_csv(Path(__file__).parent / "results" / file, index=False)
+        write_text(Path(__file__).parent / "results" / file, table.round(3).assign(**machine).to_csv(index=False))
 
 
 if __name__ == "__main__":

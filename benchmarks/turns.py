@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from resnet_tutorial.files import write_text
 from resnet_tutorial.runtime import choose_runtime, environment
 
 
@@ -48,4 +49,4 @@ def finish(table: pd.DataFrame, name: str, keep: bool) -> None:
     if keep:
         machine = {"system": facts["system"], "torch": facts["torch"], "cpu": facts["cpu_capability"]}
         kept = table.assign(**machine, load=round(os.getloadavg()[0], 1))
-        kept.to_csv(Path(__file__).parent / "results" / f"{name}.csv", index=False)
+        write_text(Path(__file__).parent / "results" / f"{name}.csv", kept.to_csv(index=False))

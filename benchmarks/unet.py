@@ -16,7 +16,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pandas as pd
 import torch
+from filelock import FileLock
 
+from resnet_tutorial.files import write_text
 from resnet_tutorial.models import MODELS, count_parameters
 from resnet_tutorial.residual_unet import UNETS, build_model
 from resnet_tutorial.runtime import choose_runtime, environment
@@ -55,10 +57,12 @@ def compare(encoder, size, batch, rounds, precision):
 
 
 def keep(table):
-    "Add the rows to the kept ones; a row of the same case replaces the old one."
+    "Add the rows to the kept ones; a row of the same case replaces the old one. One process at a time reads and writes."
     file = Path(__file__).parent / "results" / "unet.csv"
-    old = [pd.read_csv(file)] if file.is_file() else []
-    pd.concat([*old, table]).drop_duplicates(["network", "size", "batch", "precision"], keep="last").to_csv(file, index=False)
+    with FileLock(file.with_name(".unet.csv.lock")):
+        old = [pd.read_csv(file)] if file.is_file() else []
+        kept = pd.concat([*old, table]).drop_duplicates(["network", "size", "batch", "precision"], keep="last")
+        write_text(file, kept.to_csv(index=False))
 
 
 def main():

@@ -3,7 +3,11 @@
 # %% ../nbs/01_dataset_making.ipynb #c83adf68
 "A picture of who is in which split."
 
+from pathlib import Path
+
 import pandas as pd
+
+from resnet_tutorial.files import write_safely
 
 # %% ../nbs/01_dataset_making.ipynb #1772ec93
 def plot_counts(
@@ -31,5 +35,5 @@ def save_counts(info: dict, path) -> None:
     import matplotlib.pyplot as plt
 
     figure = plot_counts(info).figure
-    figure.savefig(path, dpi=120)
+    write_safely(path, lambda part: figure.savefig(part, format=Path(path).suffix[1:] or "png", dpi=120))
     plt.close(figure)

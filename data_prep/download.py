@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 
 import pooch
 import requests
+from filelock import FileLock
 
 from data_prep.errors import DataError
 
@@ -48,17 +49,21 @@ def resume(part: Path):
 
 # %% ../nbs/01_dataset_making.ipynb #b34cd40c
 def fetch(archive: Archive, cache: Path) -> Path:
-    "The archive in the cache folder; downloaded if absent, checked either way."
+    "The archive in the cache folder; downloaded if absent, by one process at a time, and checked either way."
+    file = cache / archive.file
+    if file.is_file() and pooch.hashes.hash_matches(file, archive.hash):
+        return file  # without a lock, so that a cache may be read-only
     cache.mkdir(parents=True, exist_ok=True)
     pooch.get_logger().setLevel("WARNING")  # what is fetched, and its licence, was said before
     failures = []
-    for url in archive.urls:
-        try:
-            return Path(pooch.retrieve(
-                url, known_hash=archive.hash, fname=archive.file, path=cache, downloader=resume(cache / f"{archive.file}.part")
-            ))
-        except (requests.RequestException, ValueError) as error:  # ValueError: the checksum differs
-            failures.append(f"{url}: {str(error).splitlines()[0][:160]}")
+    with FileLock(cache / f".{archive.file}.lock"):
+        for url in archive.urls:
+            try:
+                return Path(pooch.retrieve(
+                    url, known_hash=archive.hash, fname=archive.file, path=cache, downloader=resume(cache / f"{archive.file}.part")
+                ))
+            except (requests.RequestException, ValueError) as error:  # ValueError: the checksum differs
+                failures.append(f"{url}: {str(error).splitlines()[0][:160]}")
     raise DataError(f"could not download {archive.file}:\n  " + "\n  ".join(failures))
 
 # %% ../nbs/01_dataset_making.ipynb #61023ec6

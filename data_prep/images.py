@@ -126,7 +126,9 @@ def scan(
 
 # %% ../nbs/01_dataset_making.ipynb #8e44d0d2
 def write_png(array: np.ndarray, path: Path) -> str:
-    "Write an array as PNG; returns the sha256 of the file's bytes."
+    """Write an array as PNG; returns the sha256 of the file's bytes.
+
+    Not by `write_safely`: the folder is a private one that is renamed when it is whole, and there are thousands."""
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "PNG", compress_level=4)
     path.write_bytes(buffer.getvalue())

@@ -14,6 +14,7 @@ from glob import escape as glob_escape
 from pathlib import Path
 from shlex import quote
 from tempfile import mkdtemp
+from uuid import uuid4
 
 import pandas as pd
 from filelock import FileLock
@@ -157,8 +158,8 @@ def partial_folder(out: Path) -> Iterator[Path]:
     out.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(out.parent / f".{out.name}.lock"):
         clean_up(out)
-        work = Path(mkdtemp(prefix=beside(out, "partial"), dir=out.parent))
-        work.chmod(0o755)
+        work = out.parent / f"{beside(out, 'partial')}{uuid4().hex[:8]}"
+        work.mkdir()  # with the permissions that the user gives new folders; mkdtemp's are its own
         try:
             yield work
         finally:

@@ -172,7 +172,8 @@ def prepare(
 def make(arguments: dict, source: Path | None, out: Path, force: bool, workers: int) -> Path:
     "Build beside `out` and swap in; or find that nothing is to be done."
     print_ = fingerprint(source, arguments["groups"])
-    if same_as_before(arguments, print_, earlier(out), out, force) and not leftovers(out):
+    busy = leftovers(out)  # asked first: while a folder is swapped in, `earlier` could see half of the swap
+    if not busy and same_as_before(arguments, print_, earlier(out), out, force):
         return out
     with partial_folder(out) as work:
         before = earlier(out)

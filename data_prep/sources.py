@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from filelock import FileLock
+
 from data_prep.download import Archive, fetch, unpack
 from data_prep.errors import DataError
 from data_prep.packed import list_cifar10, list_retina_mnist
@@ -122,9 +124,19 @@ def download_source(name: str, cache: Path, tell: Callable = print) -> Path:
     files = [fetch(archive, place) for archive in known.archives]
     if len(files) == 1:
         return files[0]  # read as it is: a zip, a tar or an .npz
-    half = place / "unpacked.partial"
-    shutil.rmtree(half, ignore_errors=True)
-    if lost := [f"{file.name}: {path}: {reason}" for file in files for path, reason in unpack(file, half)]:
-        raise DataError(f"{name}: what was downloaded to {place} is damaged ({'; '.join(lost[:3])}): remove it and fetch it again")
-    os.rename(half, place / "unpacked")
-    return place / "unpacked"
+    return unpack_once(name, files, place / "unpacked")
+
+
+def unpack_once(name: str, files: list[Path], target: Path) -> Path:
+    "Unpack archives into a folder that is there whole or not at all, one process at a time."
+    half = target.with_name(f"{target.name}.partial")
+    with FileLock(target.with_name(f".{target.name}.lock")):
+        if target.is_dir():
+            return target  # another process unpacked them while this one waited
+        if half.exists():  # of a killed process
+            shutil.rmtree(half)
+        if lost := [f"{file.name}: {path}: {reason}" for file in files for path, reason in unpack(file, half)]:
+            raise DataError(f"{name}: what was downloaded to {target.parent} is damaged ({'; '.join(lost[:3])}): "
+                            "remove it and fetch it again")
+        os.rename(half, target)
+    return target

@@ -8,6 +8,7 @@ __all__ = ['class_activation_map', 'normalize', 'upsample', 'colorize', 'overlay
 
 # %% ../nbs/09_cam.ipynb #591ed22d
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -20,6 +21,7 @@ from PIL import Image
 from torch import nn
 
 from .feature_maps import twin
+from .files import write_safely
 from .localization import cam_boxes
 from .targets import check_logits, read_target
 
@@ -251,7 +253,9 @@ def save_cam_results(
     cmap: str = "inferno",      # the source: "jet", with alpha 0.7 and image_weight 0.5
     start: int = 1,             # number of the first
 ) -> list[Path]:                # the files, three a picture
-    "The source's files: img{n}.png (picture), cam{n}.png (overlay), Result{n}.png (three panels with boxes)."
+    """The source's files: img{n}.png (picture), cam{n}.png (overlay), Result{n}.png (three panels with boxes).
+
+    Each is written safely: a reader never sees half of one, nor two processes a file that both wrote into."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     titles, files = titles or [""] * len(images), []
@@ -260,9 +264,9 @@ def save_cam_results(
         for name, picture in (("img", _as_float(image)), ("cam", blend)):
             files.append(folder / f"{name}{n}.png")
             pixels = (picture * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-            Image.fromarray(np.ascontiguousarray(pixels)).save(files[-1])
+            write_safely(files[-1], partial(Image.fromarray(np.ascontiguousarray(pixels)).save, format="PNG"))
         files.append(folder / f"Result{n}.png")
-        cam_panels(image, cam, title, threshold, how).savefig(files[-1], dpi=100)
+        write_safely(files[-1], partial(cam_panels(image, cam, title, threshold, how).savefig, format="png", dpi=100))
     return files
 
 # %% ../nbs/09_cam.ipynb #a957e177

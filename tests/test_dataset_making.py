@@ -233,6 +233,42 @@ def test_after_a_kill_the_old_folder_goes_back_in_place_and_half_made_ones_go():
             assert (out / "manifest.csv").exists() and len(list(Path(folder).glob(".pets.data_prep*"))) == 1 and work.is_dir()
         assert sorted(p.name for p in Path(folder).iterdir()) == [".pets.lock", "pets", "pets.old"]
 
+# %% ../nbs/01_dataset_making.ipynb #048012d1
+def test_the_part_that_a_killed_writer_left_in_a_prepared_folder_is_no_stranger_s_file():
+    from data_prep.manifest import earlier
+    from resnet_tutorial.files import part_name
+
+    with tempfile.TemporaryDirectory() as folder:
+        out = prepare("embedded_pets", Path(folder) / "out", n=8, size=32)
+        part_name(out / "counts.png").touch()
+        assert earlier(out)["made_by"] == "data_prep"
+        (out / "mine.txt").touch()
+        with pytest.raises(DataError, match=r"did not write [(]mine.txt[)]"):
+            earlier(out)
+
+# %% ../nbs/01_dataset_making.ipynb #b17e8f59
+def test_a_prepared_folder_has_the_permissions_that_the_user_gives_new_folders():
+    before = os.umask(0o077)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            out = prepare("embedded_pets", Path(folder) / "out", n=8, size=32)
+            assert out.stat().st_mode & 0o777 == 0o700 and (out / "manifest.csv").stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
+
+# %% ../nbs/01_dataset_making.ipynb #90a82853
+@pytest.mark.slow
+def test_processes_that_prepare_one_folder_at_the_same_time_all_succeed_and_leave_it_whole():
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out"
+        command = [sys.executable, "-m", "data_prep", "embedded_pets", "--n", "24", "--size", "32", "--workers", "1", "--out", str(out), "--chart"]
+        for extra in ([], ["--force", "--seed"]):
+            seeds = [[str(i % 2)] if extra else [] for i in range(4)]
+            runs = [subprocess.Popen([*command, *extra, *seed], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for seed in seeds]
+            assert [run.communicate()[1] for run in runs] == [""] * 4
+            assert len(read_manifest(out)) == 24 == len(list((out / "images").iterdir()))
+            assert sorted(os.listdir(folder)) == [".out.lock", "out"] and not list(out.glob(".*"))
+
 # %% ../nbs/01_dataset_making.ipynb #f4c27048
 import csv
 import json
@@ -1219,6 +1255,32 @@ def test_copies_and_links_show_the_same_split_in_folders():
             for row in table.itertuples():
                 assert row.path.startswith(f"{row.split}/{row.class_name}/") and (out / row.path).is_symlink() == (kind == "link")
                 assert hashlib.sha256((out / row.path).read_bytes()).hexdigest() == row.sha256
+
+# %% ../nbs/01_dataset_making.ipynb #8d70f790
+def test_processes_that_want_the_same_archives_fetch_and_unpack_them_once():
+    from data_prep.download import Archive, fetch
+    from data_prep.sources import unpack_once
+
+    Ranges.content, Ranges.asked = np.random.default_rng(0).bytes(3_000_000), []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Ranges)
+    Thread(target=server.serve_forever, daemon=True).start()
+    archive = Archive("a.bin", (f"http://127.0.0.1:{server.server_port}/file",), "md5:" + hashlib.md5(Ranges.content).hexdigest(), "3 MB")
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, {"NO_PROXY": "*", "no_proxy": "*"}):
+        cache, got = Path(folder) / "cache", []
+        files = [zipped(f"{folder}/{n}.zip", [(f"{n}/{i}.png", PNG) for i in range(40)]) for n in "ab"]
+        (cache / "unpacked.partial" / "a").mkdir(parents=True)  # of a killed process
+
+        def want():
+            got.append((fetch(archive, cache).read_bytes() == Ranges.content, len(list(unpack_once("drawn", files, cache / "unpacked").rglob("*.png")))))
+
+        threads = [Thread(target=want) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert got == [(True, 80)] * 6 and Ranges.asked == [("/file", 0)]
+        assert sorted(p.name for p in cache.iterdir() if not p.name.endswith(".lock")) == ["a.bin", "unpacked"]
+    server.shutdown()
 
 # %% ../nbs/01_dataset_making.ipynb #f5dda3f4
 @pytest.mark.slow

@@ -119,6 +119,29 @@ def test_an_evaluation_keeps_its_figures_with_the_run():
         figures = {f"{name}_val.png" for name in ("confusion", "curves", "right", "wrong")} | {"history.png"}
         assert names == {"scores_val.json"} | figures
 
+# %% ../nbs/06_evaluation.ipynb #c2c71d74
+@pytest.mark.slow
+def test_processes_that_evaluate_one_run_at_the_same_time_never_fail_and_a_reader_never_meets_half_a_file():
+    import subprocess
+    import sys
+
+    code = "import sys; from resnet_tutorial.evaluation import evaluate; from resnet_tutorial.run_folder import load_run\n"
+    code += "for _ in range(2): evaluate(load_run(sys.argv[1]), 'val')"
+    predicting = "import sys; from resnet_tutorial.cli import app; app(['predict', sys.argv[1], *sys.argv[2:], '--cam', '--out', sys.argv[1] + '/new'])"
+    with tempfile.TemporaryDirectory() as folder:
+        run = tiny_run(folder)
+        pictures = [str(run.data.root / path) for path in run.data.rows("test").path[:2]]
+        commands = [[code, str(run.folder)]] * 2 + [[predicting, str(run.folder), *pictures]] * 2
+        work = [subprocess.Popen([sys.executable, "-c", *c], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for c in commands]
+        seen = set()
+        while any(process.poll() is None for process in work):
+            for file in [*run.folder.glob("report/*_val.*"), run.folder / "predictions_val.csv", *run.folder.glob("new/*")]:
+                if file.exists() and not file.name.startswith("."):
+                    seen.add((file.name, hash(file.read_bytes())))
+        assert [(process.communicate()[1], process.returncode) for process in work] == [("", 0)] * 4
+        assert len(seen) == len({name for name, _ in seen}) > 8  # every reader saw the whole file, the same each time
+        assert not [path for path in run.folder.rglob(".*") if path.suffix == ".part"]
+
 # %% ../nbs/06_evaluation.ipynb #21c8c40b
 def test_pictures_from_files_get_the_answers_that_they_get_in_the_test_split():
     with tempfile.TemporaryDirectory() as folder:
