@@ -111,7 +111,8 @@ def fingerprint(source: Path | None, groups: str | None) -> str:
         code = sorted(Path(data_prep.__file__).parent.glob("draw*.py"))
         return sha256(b"".join(p.read_bytes() for p in code)).hexdigest()
     paths = files_below(source)[0] if source.is_dir() else [""]
-    stamps = [f"{p} {stamp(source / p)}{'' if os.access(source / p, os.R_OK) else ' unreadable'}" for p in paths] + [f"{groups} {stamp(Path(groups or ''))}"]
+    stamps = [f"{p} {stamp(source / p)}{'' if os.access(source / p, os.R_OK) else ' unreadable'}" for p in paths]
+    stamps += [f"{groups} {stamp(Path(groups))}"] if groups and Path(groups).is_file() else [str(groups)]
     return sha256("\n".join(stamps).encode()).hexdigest()
 
 # %% ../nbs/01_dataset_making.ipynb #0840e961

@@ -1213,6 +1213,20 @@ def test_the_same_call_again_changes_nothing_and_another_one_needs_force():
         prepare("class_folders", out, source, seed=1, force=True)
         assert read_info(out)["seed"] == 1 and snapshot(out)["manifest.csv"] != before["out/manifest.csv"]
 
+# %% ../nbs/01_dataset_making.ipynb #53fc277c
+def test_what_was_prepared_in_one_folder_is_known_from_another_one():
+    from data_prep.preparation import fingerprint
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "photos" / "cat").mkdir(parents=True)
+        (Path(folder) / "photos" / "cat" / "1.jpg").write_bytes(b"one")
+        seen, there = set(), os.getcwd()
+        for place in (folder, f"{folder}/photos", "/"):
+            os.chdir(place)
+            seen |= {fingerprint(Path(folder) / "photos", groups) for groups in (None, None)}
+        os.chdir(there)
+    assert len(seen) == 1
+
 # %% ../nbs/01_dataset_making.ipynb #c6ce563c
 def test_a_touched_source_is_looked_at_again_and_a_changed_one_needs_force():
     with tempfile.TemporaryDirectory() as folder:
