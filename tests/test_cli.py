@@ -67,7 +67,7 @@ def test_train_evaluate_predict_and_explain_follow_each_other_through_one_run_fo
         assert code == 0 and f"run folder: {run}" in log, error
         assert "seed: 3" in (run / "recipe.yaml").read_text()
         code, log, error = command(root, "evaluate", str(run), "--split", "val", "--checkpoint", "last", "--flip")
-        assert code == 0 and json.loads((run / "report" / "scores_val.json").read_text())["images"] == 8, error
+        assert code == 0 and json.loads((run / "report" / "scores_val_last.json").read_text())["images"] == 8, error
         (root / "new").mkdir()
         Image.new("RGB", (60, 40), "red").save(root / "new" / "red.png")
         code, log, error = command(root, "predict", str(run), "new", "--cam")
