@@ -7,7 +7,7 @@ __all__ = ['ONE_FILE', 'MANY_FILES', 'WHOLE_FOLDERS', 'run_parts', 'identities',
            'reaches_budget', 'is_complete', 'may_start', 'must_be_ours', 'refuse', 'recover', 'must_not_replace',
            'restore_best', 'restore_published', 'restore_descriptions', 'still_describes', 'restore_from_weights']
 
-# %% ../nbs/04g_recovery.ipynb #3d7eec99
+# %% ../nbs/04g_recovery.ipynb #053f7cac
 import os
 import shutil
 from collections.abc import Callable
@@ -40,8 +40,8 @@ from resnet_tutorial.run_folder import (
     facts_history,
     is_epoch,
     judged_weights,
+    legible_recipe,
     load_state,
-    parse_recipe,
     publish,
     publish_best,
     publish_tables,
@@ -55,7 +55,7 @@ from resnet_tutorial.run_folder import (
     what_works,
 )
 
-# %% ../nbs/04g_recovery.ipynb #c591e88f
+# %% ../nbs/04g_recovery.ipynb #901ec0c5
 ONE_FILE = ("recipe.yaml", "environment.json", "history.csv", "timing.csv", "best.safetensors", "last.safetensors",
             "new/predictions.csv", "new/explanations.csv", "new_last/predictions.csv", "new_last/explanations.csv")
 MANY_FILES = ("predictions*.csv", "*_analysis_recommended.csv")
@@ -76,7 +76,7 @@ def run_parts(folder: Path) -> list[str]:
         names.append(SUMS)
     return names
 
-# %% ../nbs/04g_recovery.ipynb #3fcf524e
+# %% ../nbs/04g_recovery.ipynb #9c7e680b
 def identities(folder: Path) -> tuple[list[dict], list[str]]:
     "The recipes (as `comparable` makes them) and the checksums of data that the intact files of a folder name."
     stored = if_intact(lambda: stored_recipe(folder))
@@ -108,7 +108,7 @@ def listed(names: list[str], limit: int = 5) -> str:
     "Names, the first few of many."
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
-# %% ../nbs/04g_recovery.ipynb #205687f4
+# %% ../nbs/04g_recovery.ipynb #65256c22
 def is_started(folder: Path) -> bool:
     "Whether a folder holds a run that was killed before it committed anything: starting it again loses nothing."
     found, file = set(run_parts(folder)), folder / "recipe.yaml"
@@ -166,7 +166,7 @@ def refuse(folder: Path, damage: DamagedFile | None) -> None:
     reason = str(damage) if damage else f"{folder} holds {listed(run_parts(folder))}, but no state and not all of a finished run"
     raise FileExistsError(f"{reason}: the run cannot be resumed{what_works(folder)}; nothing was changed; choose another out_dir to train anew")
 
-# %% ../nbs/04g_recovery.ipynb #2bef7584
+# %% ../nbs/04g_recovery.ipynb #cc5312e9
 def recover(folder: Path, session: Session, state: dict | None, say: Callable[[str], None]) -> list[str]:  # what was restored
     "Finish what a kill cut short, and restore from the state what is absent or damaged."
     for place in (folder, folder / "state", folder / "report"):
@@ -197,7 +197,7 @@ def must_not_replace(folder: Path, state: dict) -> None:
         if found and "recipe" in state and (found[1] or {}).get("recipe", state["recipe"]) != state["recipe"]:
             raise FileExistsError(f"{folder / name} is of another run than the state; move it away, then resume")
 
-# %% ../nbs/04g_recovery.ipynb #234860c8
+# %% ../nbs/04g_recovery.ipynb #e60d0162
 def restore_best(folder: Path, state: dict) -> None:
     "Make sure of the best weights beside the state: from the published ones, or from the state; DamagedFile if all are lost."
     best, epoch = state["best"], len(state["history"])
@@ -229,14 +229,17 @@ def restore_published(folder: Path, state: dict) -> list[str]:
             names.remove("last.safetensors")  # the end of the running epoch writes it
     return names
 
-# %% ../nbs/04g_recovery.ipynb #502d4010
+# %% ../nbs/04g_recovery.ipynb #f6cd4774
 def restore_descriptions(folder: Path, session: Session, state: dict) -> list[str]:
-    "Write recipe.yaml and environment.json again where they are not what the run was started with."
-    session.described = state.get("described") or descriptions(session)  # version 0.1 did not keep them
+    "Write recipe.yaml and environment.json again where they are not what was written. Places in the recipe are today's."
+    session.described = {**descriptions(session), **state.get("described", {})}  # version 0.1 did not keep them
     sums, lost = if_intact(lambda: read_sums(folder)) or {}, {}
     for name, text in session.described.items():
         exact = if_intact(lambda name=name: read_whole(folder / name)) == text.encode()
-        if not exact and not still_describes(folder, name, state) or exact and name not in sums and "described" in state:
+        if not exact and not still_describes(folder, name, state):
+            session.described[name] = descriptions(session)[name] if name == "recipe.yaml" else text
+            lost[name] = session.described[name].encode()
+        elif exact and name not in sums and "described" in state:
             lost[name] = text.encode()
     if lost:
         if folders := [name for name in lost if (folder / name).is_dir()]:
@@ -246,11 +249,14 @@ def restore_descriptions(folder: Path, session: Session, state: dict) -> list[st
 
 
 def still_describes(folder: Path, name: str, state: dict) -> bool:
-    "Whether a description that is not what was written is still right: edited in its places, or of version 0.1."
-    file = folder / name
+    "Whether a description that is not what the run was started with is still right: written by a later resume, or by version 0.1."
+    if "described" in state and name not in (if_intact(lambda: read_sums(folder)) or {}):
+        return False
+    if if_intact(lambda: read_checked(folder, name)) is None:
+        return False
     if name == "recipe.yaml":
-        found = if_intact(lambda: parse(file, read_whole(file), lambda text: comparable(parse_recipe(folder, text))))
-        return found == state["recipe"]
+        found = legible_recipe(folder)
+        return found is not None and comparable(found) == state["recipe"]
     return "described" not in state and if_intact(lambda: read_json(folder, name)) is not None
 
 
@@ -261,11 +267,10 @@ def restore_from_weights(folder: Path, recipe: Recipe, say: Callable[[str], None
     if not rows or not reaches_budget(pd.DataFrame(rows), recipe):
         return
     must_not_replace(folder, {})
-    restored, file = {}, folder / "recipe.yaml"
+    restored, legible = {}, legible_recipe(folder)
     if if_intact(lambda: read_table(folder, "history.csv")) is None:
         restored["history.csv"] = table_bytes(rows)
-    known = if_intact(lambda: parse(file, read_whole(file), lambda text: comparable(parse_recipe(folder, text))))
-    if known != comparable(recipe):
+    if legible is None or comparable(legible) != comparable(recipe):
         restored["recipe.yaml"] = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).encode()
     if restored:
         write_checked(folder, restored)

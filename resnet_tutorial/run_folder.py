@@ -7,8 +7,8 @@ __all__ = ['PLACES', 'ANALYSIS_SUBJECTS', 'save_weights', 'table_bytes', 'hold',
            'facts_history', 'state_file', 'best_file', 'load_state', 'publish', 'publish_best', 'publish_tables',
            'same_bytes', 'is_epoch', 'unpublished', 'random_positions', 'set_random_positions', 'start_weights',
            'comparable', 'recipe_differences', 'recipe_data', 'data_fingerprint', 'Run', 'stored_recipe',
-           'parse_recipe', 'run_recipe', 'checkpoint_weights', 'kept_weights', 'what_works', 'run_history',
-           'known_history', 'load_run', 'recommend_analysis']
+           'parse_recipe', 'legible_recipe', 'run_recipe', 'checkpoint_weights', 'kept_weights', 'what_works',
+           'run_history', 'known_history', 'load_run', 'recommend_analysis']
 
 # %% ../nbs/04c_run_folder.ipynb #1ecf204b
 import hashlib
@@ -116,7 +116,7 @@ def facts_history(facts: dict | None) -> list[dict]:
     known = (facts or {}).get("history", {"columns": [], "rows": []})
     return [dict(zip(known["columns"], row, strict=True)) for row in known["rows"]]
 
-# %% ../nbs/04c_run_folder.ipynb #043a2cf4
+# %% ../nbs/04c_run_folder.ipynb #f7762ac2
 def state_file(folder: Path) -> Path:
     "Where the state of a run lies."
     return folder / "state" / "last.pt"
@@ -162,7 +162,7 @@ def publish_tables(folder: Path, state: dict) -> None:
         if old != best_file(folder, state["best"]):
             old.unlink()
 
-# %% ../nbs/04c_run_folder.ipynb #2f85afc3
+# %% ../nbs/04c_run_folder.ipynb #d3faedc5
 def same_bytes(one: Path, other: Path) -> bool:
     "Whether two files exist and agree in every byte."
     if not (one.is_file() and other.is_file()) or one.stat().st_size != other.stat().st_size:
@@ -312,6 +312,12 @@ def parse_recipe(folder: Path, content: bytes) -> Recipe:
         raise ValueError(f"{file} was written by another version ({keys}); train it anew into another out_dir") from None
 
 
+def legible_recipe(folder: Path) -> Recipe | None:
+    "What recipe.yaml says, whatever its checksum; None where it is absent or no recipe."
+    file = folder / "recipe.yaml"
+    return if_intact(lambda: parse(file, read_whole(file), lambda text: parse_recipe(folder, text)))
+
+
 def run_recipe(folder: Path, facts: dict) -> Recipe:  # facts: in the header of the run's weights
     "The recipe in recipe.yaml; where that is absent or damaged, the one that the weights know, and a warning."
     try:
@@ -320,7 +326,7 @@ def run_recipe(folder: Path, facts: dict) -> Recipe:  # facts: in the header of 
         damage = f"{folder} has no recipe.yaml"
     except DamagedFile as error:
         damage = str(error)
-        changed = if_intact(lambda: parse_recipe(folder, read_whole(folder / "recipe.yaml")))
+        changed = legible_recipe(folder)
         if changed is not None and comparable(changed) == facts.get("recipe"):
             warnings.warn(f"{damage}; it differs from the recipe of the weights in nothing that matters, and is used", DamageWarning, stacklevel=3)
             return changed
@@ -329,7 +335,7 @@ def run_recipe(folder: Path, facts: dict) -> Recipe:  # facts: in the header of 
     warnings.warn(f"{damage}; the recipe in the weights is used, with default places ({', '.join(sorted(PLACES))})", DamageWarning, stacklevel=3)
     return Recipe(**facts["recipe"], out_dir=str(folder))
 
-# %% ../nbs/04c_run_folder.ipynb #ebb2f5ed
+# %% ../nbs/04c_run_folder.ipynb #78dbbddc
 def checkpoint_weights(folder: Path, checkpoint: str) -> tuple[dict[str, torch.Tensor], dict]:  # tensors, facts
     "Published weights, or the same from the state and a warning. FileNotFoundError or DamagedFile says what still works."
     try:
@@ -358,7 +364,7 @@ def kept_weights(folder: Path, checkpoint: str) -> tuple[dict[str, torch.Tensor]
         return judged_weights(state), state_facts(state)
     return if_intact(lambda: read_weights(best_file(folder, wanted)))
 
-# %% ../nbs/04c_run_folder.ipynb #4a1fc3e5
+# %% ../nbs/04c_run_folder.ipynb #50b29f86
 def what_works(folder: Path, besides: str = "") -> str:
     "What of a damaged run can still be used, as the end of a message."
     works = []
@@ -394,7 +400,7 @@ def known_history(folder: Path) -> tuple[list[dict], Path] | None:
     state = if_intact(lambda: load_state(folder))
     return (state["history"], state_file(folder)) if state and state.get("history") else None
 
-# %% ../nbs/04c_run_folder.ipynb #2ffea5c0
+# %% ../nbs/04c_run_folder.ipynb #f06d1d56
 def load_run(
     folder: str | Path,
     checkpoint: Literal["best", "last"] = "best",
