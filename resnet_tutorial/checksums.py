@@ -7,7 +7,7 @@ __all__ = ['T', 'BLANK', 'FACTS', 'SEAL', 'SUMS', 'DamagedFile', 'DamageWarning'
            'weights_bytes', 'checksum', 'facts_in', 'read_weights', 'seal', 'unseal', 'read_sums', 'sums_text',
            'known_sums', 'write_checked', 'read_checked', 'read_table', 'read_json']
 
-# %% ../nbs/00c_checksums.ipynb #a5246870
+# %% ../nbs/00c_checksums.ipynb #b3098d62
 import hashlib
 import io
 import json
@@ -27,7 +27,7 @@ from .files import write_bytes
 
 T = TypeVar("T")
 
-# %% ../nbs/00c_checksums.ipynb #08cd74e9
+# %% ../nbs/00c_checksums.ipynb #2f04f113
 class DamagedFile(ValueError):
     "A file that does not hold what was written; the message names it."
 
@@ -62,7 +62,7 @@ def if_intact(read: Callable[[], T]) -> T | None:
     except (FileNotFoundError, DamagedFile):
         return None
 
-# %% ../nbs/00c_checksums.ipynb #39128072
+# %% ../nbs/00c_checksums.ipynb #2b4d89ea
 BLANK = "sha256:" + 64 * "0"
 FACTS = "resnet_tutorial"  # the key of our facts in a safetensors header
 
@@ -88,7 +88,7 @@ def facts_in(content: bytes) -> dict | None:
     metadata = json.loads(content[8 : 8 + size]).get("__metadata__", {})
     return dict(json.loads(metadata[FACTS])) if FACTS in metadata else None
 
-# %% ../nbs/00c_checksums.ipynb #037cb9d3
+# %% ../nbs/00c_checksums.ipynb #50751af1
 def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict | None]:  # tensors, facts (None: not our file)
     "Read a safetensors file whole. FileNotFoundError where it is absent, DamagedFile where it is not what was written."
     content = read_whole(path)
@@ -102,7 +102,7 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict | None]:  # 
             raise DamagedFile(f"{path} is damaged: its checksum is not that of its content")
     return tensors, facts
 
-# %% ../nbs/00c_checksums.ipynb #8fbdaa9e
+# %% ../nbs/00c_checksums.ipynb #7cb1cb2d
 SEAL = re.compile(rb"\n(sha256:[0-9a-f]{64})")
 
 
@@ -123,7 +123,7 @@ def unseal(path: Path, content: bytes) -> bytes:
         raise DamagedFile(f"{path} is damaged: its checksum is not that of its content")
     return content[:-72]
 
-# %% ../nbs/00c_checksums.ipynb #80179ea9
+# %% ../nbs/00c_checksums.ipynb #6ef8757b
 SUMS = "checksums.json"
 
 
@@ -151,7 +151,7 @@ def known_sums(folder: Path) -> dict[str, list[str]]:
         warnings.warn(f"{error}; what it is about is read unchecked", DamageWarning, stacklevel=2)
         return {}
 
-# %% ../nbs/00c_checksums.ipynb #9d91c44b
+# %% ../nbs/00c_checksums.ipynb #630c3359
 def write_checked(
     folder: Path,
     contents: dict[str, bytes],  # name in the folder -> content, written in this order
@@ -180,7 +180,7 @@ def read_checked(folder: Path, name: str) -> bytes:
             return content
     raise DamagedFile(f"{folder / name} is damaged or was changed: its checksum is not the one kept in {SUMS}")
 
-# %% ../nbs/00c_checksums.ipynb #21dbf1f9
+# %% ../nbs/00c_checksums.ipynb #286af5c5
 def read_table(folder: Path, name: str) -> pd.DataFrame:
     "A CSV file with at least one row, checked."
     table = parse(folder / name, read_checked(folder, name), lambda content: pd.read_csv(io.BytesIO(content)))

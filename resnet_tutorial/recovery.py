@@ -7,7 +7,7 @@ __all__ = ['ONE_FILE', 'MANY_FILES', 'WHOLE_FOLDERS', 'run_parts', 'identities',
            'reaches_budget', 'is_complete', 'may_start', 'must_be_ours', 'refuse', 'recover', 'must_not_replace',
            'restore_best', 'restore_published', 'restore_descriptions', 'still_describes', 'restore_from_weights']
 
-# %% ../nbs/04g_recovery.ipynb #053f7cac
+# %% ../nbs/04g_recovery.ipynb #461c7179
 import os
 import shutil
 from collections.abc import Callable
@@ -55,7 +55,7 @@ from resnet_tutorial.run_folder import (
     what_works,
 )
 
-# %% ../nbs/04g_recovery.ipynb #901ec0c5
+# %% ../nbs/04g_recovery.ipynb #c7f49af8
 ONE_FILE = ("recipe.yaml", "environment.json", "history.csv", "timing.csv", "best.safetensors", "last.safetensors",
             "new/predictions.csv", "new/explanations.csv", "new_last/predictions.csv", "new_last/explanations.csv")
 MANY_FILES = ("predictions*.csv", "*_analysis_recommended.csv")
@@ -76,7 +76,7 @@ def run_parts(folder: Path) -> list[str]:
         names.append(SUMS)
     return names
 
-# %% ../nbs/04g_recovery.ipynb #9c7e680b
+# %% ../nbs/04g_recovery.ipynb #d84c1881
 def identities(folder: Path) -> tuple[list[dict], list[str]]:
     "The recipes (as `comparable` makes them) and the checksums of data that the intact files of a folder name."
     stored = if_intact(lambda: stored_recipe(folder))
@@ -108,7 +108,7 @@ def listed(names: list[str], limit: int = 5) -> str:
     "Names, the first few of many."
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
-# %% ../nbs/04g_recovery.ipynb #65256c22
+# %% ../nbs/04g_recovery.ipynb #dbba4936
 def is_started(folder: Path) -> bool:
     "Whether a folder holds a run that was killed before it committed anything: starting it again loses nothing."
     found, file = set(run_parts(folder)), folder / "recipe.yaml"
@@ -166,7 +166,7 @@ def refuse(folder: Path, damage: DamagedFile | None) -> None:
     reason = str(damage) if damage else f"{folder} holds {listed(run_parts(folder))}, but no state and not all of a finished run"
     raise FileExistsError(f"{reason}: the run cannot be resumed{what_works(folder)}; nothing was changed; choose another out_dir to train anew")
 
-# %% ../nbs/04g_recovery.ipynb #cc5312e9
+# %% ../nbs/04g_recovery.ipynb #b9d1d02b
 def recover(folder: Path, session: Session, state: dict | None, say: Callable[[str], None]) -> list[str]:  # what was restored
     "Finish what a kill cut short, and restore from the state what is absent or damaged."
     for place in (folder, folder / "state", folder / "report"):
@@ -197,7 +197,7 @@ def must_not_replace(folder: Path, state: dict) -> None:
         if found and "recipe" in state and (found[1] or {}).get("recipe", state["recipe"]) != state["recipe"]:
             raise FileExistsError(f"{folder / name} is of another run than the state; move it away, then resume")
 
-# %% ../nbs/04g_recovery.ipynb #e60d0162
+# %% ../nbs/04g_recovery.ipynb #410ae1fa
 def restore_best(folder: Path, state: dict) -> None:
     "Make sure of the best weights beside the state: from the published ones, or from the state; DamagedFile if all are lost."
     best, epoch = state["best"], len(state["history"])
@@ -229,7 +229,7 @@ def restore_published(folder: Path, state: dict) -> list[str]:
             names.remove("last.safetensors")  # the end of the running epoch writes it
     return names
 
-# %% ../nbs/04g_recovery.ipynb #f6cd4774
+# %% ../nbs/04g_recovery.ipynb #a95b97c6
 def restore_descriptions(folder: Path, session: Session, state: dict) -> list[str]:
     "Write recipe.yaml and environment.json again where they are not what was written. Places in the recipe are today's."
     session.described = {**descriptions(session), **state.get("described", {})}  # version 0.1 did not keep them

@@ -48,7 +48,7 @@ def keep_run(
         write_bytes(target / name, content)
     return target
 
-# %% ../nbs/91a_results.ipynb #0d362836
+# %% ../nbs/91a_results.ipynb #38c570e6
 def read_mapping(folder: Path, name: str) -> dict:
     "A YAML file that holds a mapping, checked; DamagedFile where it does not."
     return parse(folder / name, read_checked(folder, name), lambda content: dict(yaml.safe_load(content)))

@@ -116,7 +116,7 @@ def facts_history(facts: dict | None) -> list[dict]:
     known = (facts or {}).get("history", {"columns": [], "rows": []})
     return [dict(zip(known["columns"], row, strict=True)) for row in known["rows"]]
 
-# %% ../nbs/04c_run_folder.ipynb #f7762ac2
+# %% ../nbs/04c_run_folder.ipynb #92a85bd5
 def state_file(folder: Path) -> Path:
     "Where the state of a run lies."
     return folder / "state" / "last.pt"
@@ -162,7 +162,7 @@ def publish_tables(folder: Path, state: dict) -> None:
         if old != best_file(folder, state["best"]):
             old.unlink()
 
-# %% ../nbs/04c_run_folder.ipynb #d3faedc5
+# %% ../nbs/04c_run_folder.ipynb #b2a83e5a
 def same_bytes(one: Path, other: Path) -> bool:
     "Whether two files exist and agree in every byte."
     if not (one.is_file() and other.is_file()) or one.stat().st_size != other.stat().st_size:
@@ -335,7 +335,7 @@ def run_recipe(folder: Path, facts: dict) -> Recipe:  # facts: in the header of 
     warnings.warn(f"{damage}; the recipe in the weights is used, with default places ({', '.join(sorted(PLACES))})", DamageWarning, stacklevel=3)
     return Recipe(**facts["recipe"], out_dir=str(folder))
 
-# %% ../nbs/04c_run_folder.ipynb #78dbbddc
+# %% ../nbs/04c_run_folder.ipynb #5d36f284
 def checkpoint_weights(folder: Path, checkpoint: str) -> tuple[dict[str, torch.Tensor], dict]:  # tensors, facts
     "Published weights, or the same from the state and a warning. FileNotFoundError or DamagedFile says what still works."
     try:
@@ -364,7 +364,7 @@ def kept_weights(folder: Path, checkpoint: str) -> tuple[dict[str, torch.Tensor]
         return judged_weights(state), state_facts(state)
     return if_intact(lambda: read_weights(best_file(folder, wanted)))
 
-# %% ../nbs/04c_run_folder.ipynb #50b29f86
+# %% ../nbs/04c_run_folder.ipynb #e4fbd208
 def what_works(folder: Path, besides: str = "") -> str:
     "What of a damaged run can still be used, as the end of a message."
     works = []
@@ -400,7 +400,7 @@ def known_history(folder: Path) -> tuple[list[dict], Path] | None:
     state = if_intact(lambda: load_state(folder))
     return (state["history"], state_file(folder)) if state and state.get("history") else None
 
-# %% ../nbs/04c_run_folder.ipynb #f06d1d56
+# %% ../nbs/04c_run_folder.ipynb #1eef9a9b
 def load_run(
     folder: str | Path,
     checkpoint: Literal["best", "last"] = "best",

@@ -152,6 +152,9 @@ def test_the_recommended_table_names_the_best_weights_by_their_place_in_the_fold
         table = recommend_analysis(Path(folder), Recipe(name="r", epochs=1, image_size=48, out_dir=folder))
         assert table.name == "r_analysis_recommended.csv"
         assert table.read_text().splitlines()[:4] == ["modelPath,best.safetensors", "dataInfosPath,None", "classNamePath,None", "imageSize,48"]
+        table.write_text("edited")
+        recommend_analysis(Path(folder), Recipe(name="r", epochs=1, image_size=48, out_dir=folder))
+        assert table.read_text() == "edited"
 
 # %% ../nbs/04c_run_folder.ipynb #118f7fba
 def test_a_run_folder_of_another_version_says_which_keys_it_cannot_read():

@@ -271,7 +271,7 @@ def test_train_or_load_never_reads_a_run_of_another_recipe_and_takes_no_notice_o
         assert (first.recipe.learning_rate, second.recipe.learning_rate) == (0.05, 0.01)
         assert train_or_load(tiny_recipe(folder, epochs=1, save_every_steps=2)).folder == first.folder
 
-# %% ../nbs/05_training.ipynb #c89ed9be
+# %% ../nbs/05_training.ipynb #82c10980
 def all_bytes(folder):
     "Every file below a folder with its content; locks left out."
     files = [path for path in Path(folder).rglob("*") if path.is_file() and not path.name.startswith(".")]
@@ -304,7 +304,7 @@ def cut(path):
     "Take a file's end away."
     path.write_bytes(path.read_bytes()[:-9])
 
-# %% ../nbs/05_training.ipynb #b57c15b6
+# %% ../nbs/05_training.ipynb #4d1846c6
 @pytest.mark.slow
 def test_a_finished_run_whose_state_was_deleted_is_finished_for_its_own_recipe_and_refused_for_every_other():
     with tempfile.TemporaryDirectory() as folder:
@@ -328,7 +328,7 @@ def test_a_finished_run_whose_state_was_deleted_is_finished_for_its_own_recipe_a
         assert other.folder != Path(own.out_dir)
         assert all_bytes(own.out_dir) == before
 
-# %% ../nbs/05_training.ipynb #d2ece1dd
+# %% ../nbs/05_training.ipynb #def45c3f
 def test_other_data_under_the_same_recipe_is_refused_where_the_state_was_deleted():
     with tempfile.TemporaryDirectory() as folder:
         own = tiny_recipe(folder)
@@ -342,7 +342,7 @@ def test_other_data_under_the_same_recipe_is_refused_where_the_state_was_deleted
         assert kind == "ValueError" and "the data, whose manifest has changed" in message
         assert all_bytes(own.out_dir) == before
 
-# %% ../nbs/05_training.ipynb #4b76acdd
+# %% ../nbs/05_training.ipynb #e607caad
 @pytest.mark.slow
 def test_whatever_is_left_of_a_run_without_its_state_is_there_afterwards_byte_by_byte():
     with tempfile.TemporaryDirectory() as folder:
@@ -366,7 +366,7 @@ def test_whatever_is_left_of_a_run_without_its_state_is_there_afterwards_byte_by
                 after = all_bytes(place)
                 assert kind == "trained" or all(after[name] == before[name] for name in kept - {"checksums.json"}), (kept, message)
 
-# %% ../nbs/05_training.ipynb #575d8f8c
+# %% ../nbs/05_training.ipynb #51349b71
 def test_a_run_that_was_killed_before_it_had_kept_anything_starts_again_for_its_own_recipe_alone():
     with tempfile.TemporaryDirectory() as folder:
         own = tiny_recipe(folder)
@@ -381,7 +381,7 @@ def test_a_run_that_was_killed_before_it_had_kept_anything_starts_again_for_its_
         assert stops_before(own, 4)
         assert answer(own, resume=True)[0] == "trained"
 
-# %% ../nbs/05_training.ipynb #88fc4c45
+# %% ../nbs/05_training.ipynb #b6209b73
 @pytest.mark.slow
 def test_an_unfinished_run_without_its_state_is_refused_with_what_still_works_and_train_or_load_trains_elsewhere():
     with tempfile.TemporaryDirectory() as folder:
@@ -395,7 +395,7 @@ def test_an_unfinished_run_without_its_state_is_refused_with_what_still_works_an
         assert all_bytes(own.out_dir) == before
         assert train_or_load(own).folder.name.startswith("tiny-")
 
-# %% ../nbs/05_training.ipynb #ac45e6f5
+# %% ../nbs/05_training.ipynb #534df088
 @pytest.mark.slow
 def test_every_file_of_a_finished_run_that_was_damaged_or_deleted_is_restored_by_resuming_it():
     with tempfile.TemporaryDirectory() as folder:
@@ -411,7 +411,7 @@ def test_every_file_of_a_finished_run_that_was_damaged_or_deleted_is_restored_by
                 after = all_bytes(own.out_dir)
                 assert read_sums(Path(own.out_dir)) and all(after[name] == before[name] for name in set(before) - {"checksums.json"}), name
 
-# %% ../nbs/05_training.ipynb #150a4d49
+# %% ../nbs/05_training.ipynb #e520a1dd
 @pytest.mark.slow
 def test_weights_or_tables_that_are_damaged_are_read_from_the_state_with_a_warning_and_without_it_are_an_error_that_says_what_works():
     with tempfile.TemporaryDirectory() as folder:
@@ -435,7 +435,7 @@ def test_weights_or_tables_that_are_damaged_are_read_from_the_state_with_a_warni
             load_run(own.out_dir, "last")
         assert load_run(own.out_dir).history.equals(whole.history)
 
-# %% ../nbs/05_training.ipynb #8bb822f9
+# %% ../nbs/05_training.ipynb #058da94f
 @pytest.mark.slow
 def test_a_damaged_state_is_named_and_harms_neither_the_published_weights_nor_a_finished_run_nor_the_message_of_a_stop():
     with tempfile.TemporaryDirectory() as folder:
@@ -450,7 +450,7 @@ def test_a_damaged_state_is_named_and_harms_neither_the_published_weights_nor_a_
                 explain_stop(Path(recipe.out_dir), KeyboardInterrupt(), quiet)
                 assert len(load_run(recipe.out_dir).history) == (2 if recipe is own else 1)
 
-# %% ../nbs/05_training.ipynb #65183741
+# %% ../nbs/05_training.ipynb #d7207e5c
 @pytest.mark.slow
 def test_a_run_of_version_0_1_without_checksums_is_read_and_resumed_and_a_broken_one_is_still_an_error_that_names_the_file():
     with tempfile.TemporaryDirectory() as folder:
