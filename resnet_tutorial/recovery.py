@@ -275,9 +275,11 @@ def restore_from_weights(folder: Path, recipe: Recipe, say: Callable[[str], None
     if restored:
         write_checked(folder, restored)
     best = best_epoch(rows, recipe.select_by)
-    for name, other in (("best.safetensors", "last.safetensors"), ("last.safetensors", "best.safetensors")):
-        if best == len(rows) and not is_epoch(folder / name, best) and is_epoch(folder / other, best):
-            write_safely(folder / name, lambda part, other=other: shutil.copyfile(folder / other, part))
+    for name, epoch in (("best.safetensors", best), ("last.safetensors", len(rows))):
+        sources = [folder / "best.safetensors", folder / "last.safetensors", best_file(folder, best)]
+        source = next((file for file in sources if is_epoch(file, epoch)), None)
+        if source is not None and not is_epoch(folder / name, epoch):
+            write_safely(folder / name, lambda part, source=source: shutil.copyfile(source, part))
             restored[name] = b""
     if restored:
         say(f"{folder}: {', '.join(restored)} written again from what the weights know")

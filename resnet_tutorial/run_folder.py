@@ -356,7 +356,10 @@ def checkpoint_weights(folder: Path, checkpoint: str) -> tuple[dict[str, torch.T
 def kept_weights(folder: Path, checkpoint: str) -> tuple[dict[str, torch.Tensor], dict] | None:
     "The weights that the state holds for a checkpoint; None where it holds none."
     state = if_intact(lambda: load_state(folder))
-    if state is None or not state.get("history"):
+    if state is None:  # absent or damaged: the best weights beside it, where no kill has left two of them
+        beside = list((folder / "state").glob("best_*.safetensors")) if checkpoint == "best" else []
+        return if_intact(lambda: read_weights(beside[0])) if len(beside) == 1 else None
+    if not state.get("history"):
         return None
     epoch = len(state["history"])
     wanted = state["best"] if checkpoint == "best" else epoch
