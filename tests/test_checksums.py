@@ -3,9 +3,11 @@
 # %% ../nbs/00c_checksums.ipynb #7eb0d083
 import io
 import json
+import os
 import tempfile
 import threading
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -23,7 +25,6 @@ from resnet_tutorial.checksums import (
     weights_bytes,
     write_checked,
 )
-from resnet_tutorial.files import write_bytes
 
 
 def with_bit_flipped(content, position, bit=0):
@@ -123,12 +124,16 @@ def test_damaged_or_missing_checksums_make_nothing_unreadable_and_damage_is_said
 # %% ../nbs/00c_checksums.ipynb #58e173b4
 def test_a_stop_between_the_checksums_and_the_file_leaves_a_file_that_is_intact():
     with tempfile.TemporaryDirectory() as folder:
-        from unittest import mock
+        folder, replace = Path(folder), os.replace
 
-        folder = Path(folder)
+        def stop(source, target):
+            if Path(target).name == "a.csv":
+                raise KeyboardInterrupt
+            replace(source, target)
+
         write_checked(folder, {"a.csv": b"old"})
         for content in (b"new", b"newer"):
-            with mock.patch("resnet_tutorial.checksums.write_bytes", lambda path, content: write_bytes(path, content) if path.name == SUMS else None):
+            with mock.patch("os.replace", stop), pytest.raises(KeyboardInterrupt):
                 write_checked(folder, {"a.csv": content})  # stopped before the file itself
             assert read_checked(folder, "a.csv") == b"old"
         write_checked(folder, {"a.csv": b"newest"})
