@@ -182,8 +182,9 @@ def main() -> None:
     table = pd.DataFrame(rows)
     table["outcome"] = pd.Categorical(table.outcome, OUTCOMES)
     counts = table.groupby(["run", "file", "outcome"], observed=False, sort=False).size().unstack("outcome")
-    counts = counts[counts.sum(1) > 0]
-    counts.insert(0, "damages", table.groupby(["run", "file"], sort=False).damage.nunique())
+    counts.columns = counts.columns.astype(str)
+    counts = counts.loc[counts.sum(axis=1) > 0].sort_index()
+    counts.insert(0, "damages", table.groupby(["run", "file"]).damage.nunique())
     counts.loc[("all", ""), :] = counts.sum()
     print(counts.astype(int).reset_index().to_string(index=False))
     for row in table[table.outcome.isin(BAD)].itertuples():
