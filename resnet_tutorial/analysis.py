@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import accuracy_score, classification_report, f1_score, precision_score, recall_score
 
 from .cam import cam_maps, normalize, overlay, upsample
+from .checksums import parse, read_table
 from .evaluation import plot_confusion, predict, read_pictures, save_figure
 from .explain import full_picture
 from .files import write_text
@@ -51,7 +52,8 @@ class AnalysisTable:
 def read_analysis(path: str | Path) -> AnalysisTable:
     "Read a table of five rows key,value; ValueError names the line and what would be right."
     path, rows = Path(path), {}
-    for line, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    content = parse(path, path.read_bytes(), lambda content: content.decode("utf-8-sig"))
+    for line, text in enumerate(content.splitlines(), 1):
         key, comma, value = (part.strip() for part in text.partition(","))
         if text.strip() and (not comma or key not in ANALYSIS_KEYS or key in rows):
             near = difflib.get_close_matches(key, ANALYSIS_KEYS, 1)
@@ -161,7 +163,8 @@ def analyze(
         raise ValueError(f"{asked.path}: imageSize {asked.image_size}, but the run was trained with {run.recipe.image_size}")
     names = class_names_of(run, asked.class_names)
     predictions = read_predictions(asked.predictions, run) if asked.predictions else predict(run, split)
-    folder, text = Path(out) if out else run.folder / "analysis", numerical_results(predictions, asked.subjects)
+    folder = Path(out) if out else run.folder / f"analysis{run.tag}"
+    text = numerical_results(predictions, asked.subjects)
     write_text(folder / "numerical_results.txt", text)
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.4), dpi=100, layout="constrained")
     plot_history(run.history, axes)
@@ -185,7 +188,7 @@ def read_predictions(file: Path, run: Run) -> pd.DataFrame:
     "A kept prediction table; ValueError where it is not of this run's classes."
     if not file.is_file():
         raise FileNotFoundError(f"dataInfosPath {file}: no such file; give {ANALYSIS_KEYS['dataInfosPath']}")
-    table = pd.read_csv(file)
+    table = read_table(file.parent, file.name)
     missing = [c for c in ("path", "true", "predicted", "confidence") if c not in table]
     if missing or not set(table.true) <= set(run.class_names):
         raise ValueError(f"dataInfosPath {file} is no prediction table of this run (missing columns: {missing or 'none'})")

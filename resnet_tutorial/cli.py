@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['app', 'PICTURES', 'OUT', 'options', 'build_command', 'run_command', 'train_command', 'evaluate_command',
-           'predict_command', 'say', 'explain_command', 'analyze_command', 'results_command', 'main']
+           'predict_command', 'must_replace', 'say', 'explain_command', 'analyze_command', 'results_command',
+           'show_warning', 'main']
 
 # %% ../nbs/92_command_line.ipynb #d3cf73d9
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -124,7 +126,9 @@ def predict_command(
     from resnet_tutorial.files import write_safely
     from resnet_tutorial.run_folder import load_run
 
-    trained, folder = load_run(run, checkpoint), out or run / "new"
+    trained = load_run(run, checkpoint)
+    folder = out or run / f"new{trained.tag}"
+    must_replace(folder / "predictions.csv", ["path", "predicted", "confidence"])
     answers = predict_files(trained, pictures)
     write_safely(folder / "predictions.csv", lambda part: answers.to_csv(part, index=False))
     say(answers)
@@ -133,6 +137,12 @@ def predict_command(
 
         typer.echo(f"{len(save_cams(trained, pictures, folder))} files of maps")
     typer.echo(f"kept in {folder}")
+
+
+def must_replace(file: Path, columns: list[str]) -> None:
+    "FileExistsError where a table of another kind, perhaps somebody's work, has the name of one that is to be written."
+    if file.exists() and not file.read_bytes().startswith(",".join(columns).encode()):
+        raise FileExistsError(f"{file} is another table than the one to be written; move it away or choose another --out")
 
 
 def say(answers) -> None:
@@ -155,8 +165,10 @@ def explain_command(
     from resnet_tutorial.explain import explain
     from resnet_tutorial.training import load_run
 
-    told = explain(load_run(run, checkpoint), pictures, layers, method, target)
-    folder = out or run / "new"
+    trained = load_run(run, checkpoint)
+    folder = out or run / f"new{trained.tag}"
+    must_replace(folder / "explanations.csv", ["path", "predicted", "confidence", "layer", "peak_x", "peak_y"])
+    told = explain(trained, pictures, layers, method, target)
     files = told.save(folder)
     say(told.answers)
     typer.echo(f"{len(files) - 1} strips of {len(told.cams.maps)} layers and explanations.csv kept in {folder}")
@@ -186,8 +198,15 @@ def results_command(
     typer.echo(f"wrote {write_results(runs or [])}")
 
 # %% ../nbs/92_command_line.ipynb #957bb1ef
+def show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    "A warning about a damaged file as one line; others with the place that they come from."
+    ours = category.__name__ == "DamageWarning"  # its module would import torch
+    typer.echo(f"warning: {message}" if ours else warnings.formatwarning(message, category, filename, lineno), err=True)
+
+
 def main() -> None:
     "The entry point of `resnet-tutorial` and of `python -m resnet_tutorial`."
+    warnings.showwarning = show_warning
     try:
         app(prog_name="resnet-tutorial")
     except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:

@@ -31,7 +31,8 @@ from sklearn.metrics import (
 )
 
 from .data import ImageData, decode
-from .files import write_safely, write_text
+from .checksums import write_checked
+from .files import write_safely
 from .run_folder import Run
 from .training import plot_history
 
@@ -186,18 +187,20 @@ def evaluate(
     split: str = "test",  # train, val or test
     flip: bool | None = None,  # see `probabilities`
 ) -> dict:  # the scores
-    "Predict a split, write predictions.csv and report/ into the run folder, and return the scores."
+    """Predict a split, write predictions.csv and report/ into the run folder, and return the scores.
+
+    Other splits, the last weights and other data have names of their own (predictions_val.csv, predictions_last.csv,
+    predictions_on_<data>.csv), so that no result replaces one of another kind."""
     predictions = predict(run, split, flip=flip)
     scores = score(predictions, run.class_names, split)
     if run.recipe.test_time_flip if flip is None else flip:
         plain = predict(run, split, flip=False)
         scores["accuracy_without_flip"] = float((plain.true == plain.predicted).mean())
-    end = "" if split == "test" else f"_{split}"
-    write_safely(run.folder / f"predictions{end}.csv", lambda part: predictions.to_csv(part, index=False))
-    folder = run.folder / "report"
-    write_text(folder / f"scores{end}.json", json.dumps(scores, indent=1))
+    end = ("" if split == "test" else f"_{split}") + run.tag
+    table, text = predictions.to_csv(index=False).encode(), json.dumps(scores, indent=1).encode()
+    write_checked(run.folder, {f"predictions{end}.csv": table, f"report/scores{end}.json": text})
     for name, figure in report_figures(run, predictions, split).items():
-        save_figure(figure, folder / f"{name}.png")
+        save_figure(figure, run.folder / "report" / f"{name}{'' if name == 'history' else run.tag}.png")
     return scores
 
 
@@ -268,5 +271,5 @@ def with_data(
     if list(data.class_names) != list(run.class_names):
         raise ValueError(f"{data.name} has the classes {data.class_names}; the run was trained on {run.class_names}")
     other = copy(run)
-    other.data = data
+    other.data, other.tag = data, f"{run.tag}_on_{data.folder.name}"
     return other

@@ -67,7 +67,7 @@ def test_train_evaluate_predict_and_explain_follow_each_other_through_one_run_fo
         assert code == 0 and f"run folder: {run}" in log, error
         assert "seed: 3" in (run / "recipe.yaml").read_text()
         code, log, error = command(root, "evaluate", str(run), "--split", "val", "--checkpoint", "last", "--flip")
-        assert code == 0 and json.loads((run / "report" / "scores_val.json").read_text())["images"] == 8, error
+        assert code == 0 and json.loads((run / "report" / "scores_val_last.json").read_text())["images"] == 8, error
         (root / "new").mkdir()
         Image.new("RGB", (60, 40), "red").save(root / "new" / "red.png")
         code, log, error = command(root, "predict", str(run), "new", "--cam")
@@ -118,10 +118,21 @@ def test_mistakes_about_a_run_or_a_picture_are_one_message_and_exit_code_2():
         mistakes += [(("evaluate", str(run), "--split", "exam"), "split 'exam' is not one of")]
         mistakes += [(("evaluate", str(run), "--checkpoint", "first"), "checkpoint 'first'")]
         mistakes += [(("predict", str(run), "broken.png"), "broken.png"), (("explain", str(run), "broken.png"), "broken.png")]
+        (root / "predictions.csv").write_text("path,true\nmine,cat\n")
+        mistakes += [(("predict", str(run), "broken.png", "--out", "."), "another table than the one to be written")]
+        mistakes += [(("train", "--recipe", "mine.yaml", "--resume", "--set", "seed=5"), "seed (0 there, 5 here)")]
         for arguments, message in mistakes:
             code, _, error = command(root, *arguments)
             assert code == 2 and error.startswith("error: ") and message in error, (arguments, error)
         assert not (run / "new").exists()
+        (run / "state" / "last.pt").write_bytes(b"")
+        (run / "best.safetensors").write_bytes((run / "best.safetensors").read_bytes()[:-1])
+        code, log, error = command(root, "evaluate", str(run))
+        assert code == 0 and "warning: " in error and "best.safetensors is damaged" in error, error
+        (run / "state" / "best_1.safetensors").unlink()
+        for arguments in (("evaluate", str(run)), ("predict", str(run), "broken.png")):
+            code, log, error = command(root, *arguments)
+            assert code == 2 and error.count("\n") == 1 and "best.safetensors is damaged" in error, error
 
 # %% ../nbs/92_command_line.ipynb #080df962
 def test_the_help_lists_the_subcommands_and_imports_neither_torch_nor_nbdev():

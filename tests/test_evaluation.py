@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from resnet_tutorial.data import open_data
 from resnet_tutorial.evaluation import calibration_error, evaluate, predict, predict_files, probabilities, score, with_data
 from resnet_tutorial.recipes import Recipe
+from resnet_tutorial.run_folder import load_run
 from resnet_tutorial.training import fit
 
 
@@ -141,6 +142,20 @@ def test_processes_that_evaluate_one_run_at_the_same_time_never_fail_and_a_reade
         assert [(process.communicate()[1], process.returncode) for process in work] == [("", 0)] * 4
         assert len(seen) == len({name for name, _ in seen}) > 8  # every reader saw the whole file, the same each time
         assert not [path for path in run.folder.rglob(".*") if path.suffix == ".part"]
+
+# %% ../nbs/06_evaluation.ipynb #d700c7bc
+@pytest.mark.slow
+def test_results_of_other_weights_and_of_other_data_have_names_of_their_own_and_replace_nothing():
+    with tempfile.TemporaryDirectory() as folder:
+        small_run = tiny_run(folder)
+        evaluate(small_run)
+        before = {path: path.read_bytes() for path in small_run.folder.rglob("*.*") if path.is_file() and path.name != "checksums.json"}
+        evaluate(load_run(small_run.folder, "last"))
+        options = {"n": 48, "size": 48, "seed": 7, "split": [0, 0.5, 0.5]}
+        evaluate(with_data(small_run, open_data("embedded_pets", out_dir=folder, **options)))
+        assert {path: path.read_bytes() for path in before} == before
+        made = {path.name for path in small_run.folder.glob("predictions*.csv")}
+        assert {"predictions.csv", "predictions_last.csv"} < made and any(name.startswith("predictions_on_") for name in made)
 
 # %% ../nbs/06_evaluation.ipynb #21c8c40b
 def test_pictures_from_files_get_the_answers_that_they_get_in_the_test_split():

@@ -68,6 +68,21 @@ def test_a_run_without_scores_is_refused_with_the_command_that_makes_them():
             keep_run(place, Path(folder) / "results")
         assert not (Path(folder) / "results").exists()
 
+# %% ../nbs/91a_results.ipynb #11ba5069
+def test_a_kept_run_is_not_replaced_by_one_of_another_recipe_and_a_damaged_file_is_named():
+    with tempfile.TemporaryDirectory() as folder:
+        kept = keep_run(run_folder(f"{folder}/one", accuracy=0.8), f"{folder}/results")
+        keep_run(run_folder(f"{folder}/two", accuracy=0.9), f"{folder}/results")  # the same recipe again
+        assert json.loads((kept / "scores.json").read_text())["accuracy"] == 0.9
+        with pytest.raises(ValueError, match="keeps a run of another recipe .seed differ"):
+            keep_run(run_folder(f"{folder}/three", seed=1), f"{folder}/results")
+        for name in ("scores.json", "timing.csv", "recipe.yaml", "environment.json"):
+            content = (kept / name).read_bytes()
+            (kept / name).write_bytes(content[:3])
+            with pytest.raises(ValueError, match=name):
+                kept_runs(f"{folder}/results")
+            (kept / name).write_bytes(content)
+
 # %% ../nbs/91a_results.ipynb #4b92ce26
 def test_the_command_that_repeats_a_run_names_what_differs_from_its_recipe_file_and_nothing_else():
     plain = load_recipe("embedded_pets").model_dump(mode="json")

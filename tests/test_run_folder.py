@@ -64,14 +64,12 @@ def test_a_folder_that_another_process_holds_is_refused_and_free_the_moment_that
 
 # %% ../nbs/04c_run_folder.ipynb #de2efb9a
 def test_publishing_again_after_a_kill_gives_the_files_that_an_uninterrupted_run_has():
-    import resnet_tutorial.run_folder as module
-
     with tempfile.TemporaryDirectory() as whole, tempfile.TemporaryDirectory() as killed:
         for epoch, best in ((1, 1), (2, 2), (3, 2)):
             commit(Path(whole), state_of(epoch, best))
             publish(Path(whole), state_of(epoch, best))
         replace = os.replace
-        for fatal in range(1, 7):  # epoch 2 writes six files: stop before each of them in turn
+        for fatal in range(1, 8):  # epoch 2 writes seven files: stop before each of them in turn
             commit(Path(killed), state_of(1, 1))
             publish(Path(killed), state_of(1, 1))
             count = []
@@ -82,13 +80,13 @@ def test_publishing_again_after_a_kill_gives_the_files_that_an_uninterrupted_run
                     raise KeyboardInterrupt
                 replace(source, target)
 
-            module.os.replace = stop
+            os.replace = stop
             try:
                 with pytest.raises(KeyboardInterrupt):
                     commit(Path(killed), state_of(2, 2))
                     publish(Path(killed), state_of(2, 2))
             finally:
-                module.os.replace = replace
+                os.replace = replace
             publish(Path(killed), load_state(Path(killed)))  # what a resumed process does first
             for epoch, best in ((2, 2), (3, 2)):
                 commit(Path(killed), state_of(epoch, best))
@@ -154,6 +152,9 @@ def test_the_recommended_table_names_the_best_weights_by_their_place_in_the_fold
         table = recommend_analysis(Path(folder), Recipe(name="r", epochs=1, image_size=48, out_dir=folder))
         assert table.name == "r_analysis_recommended.csv"
         assert table.read_text().splitlines()[:4] == ["modelPath,best.safetensors", "dataInfosPath,None", "classNamePath,None", "imageSize,48"]
+        table.write_text("edited")
+        recommend_analysis(Path(folder), Recipe(name="r", epochs=1, image_size=48, out_dir=folder))
+        assert table.read_text() == "edited"
 
 # %% ../nbs/04c_run_folder.ipynb #118f7fba
 def test_a_run_folder_of_another_version_says_which_keys_it_cannot_read():

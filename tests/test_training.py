@@ -5,8 +5,10 @@ import hashlib
 import math
 import multiprocessing.forkserver
 import os
+import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,12 +19,15 @@ from unittest import mock
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from resnet_tutorial import training
+from resnet_tutorial.checksums import DamagedFile, DamageWarning, read_sums, read_weights
+from resnet_tutorial.evaluation import evaluate
 from resnet_tutorial.recipes import Recipe
-from resnet_tutorial.run_folder import hold, load_run, load_state
+from resnet_tutorial.run_folder import comparable, hold, load_run, load_state
 from resnet_tutorial.runtime import choose_runtime
-from resnet_tutorial.training import fit, train_or_load, validate
+from resnet_tutorial.training import explain_stop, fit, train_or_load, validate
 
 TINY = {"n": 40, "size": 48, "split": [24, 8, 8]}
 PHASES = [{"name": "probe", "epochs": 1, "train": ["fc.*"]}, {"name": "full", "epochs": 2}]
@@ -265,6 +270,207 @@ def test_train_or_load_never_reads_a_run_of_another_recipe_and_takes_no_notice_o
         assert first.folder != second.folder
         assert (first.recipe.learning_rate, second.recipe.learning_rate) == (0.05, 0.01)
         assert train_or_load(tiny_recipe(folder, epochs=1, save_every_steps=2)).folder == first.folder
+
+# %% ../nbs/05_training.ipynb #82c10980
+def all_bytes(folder):
+    "Every file below a folder with its content; locks left out."
+    files = [path for path in Path(folder).rglob("*") if path.is_file() and not path.name.startswith(".")]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def answer(recipe, **options):
+    "How `fit` ends: finished, trained, or the kind of error; and all that it said."
+    said = []
+    try:
+        fit(recipe, say=said.append, **options)
+    except (ValueError, OSError) as error:
+        return type(error).__name__, str(error)
+    return "finished" if "is finished" in said[-1] else "trained", "; ".join(said)
+
+
+def spoil(path):
+    "Flip a bit in the middle of a file."
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def empty(path):
+    "Leave nothing in a file."
+    path.write_bytes(b"")
+
+
+def cut(path):
+    "Take a file's end away."
+    path.write_bytes(path.read_bytes()[:-9])
+
+# %% ../nbs/05_training.ipynb #4d1846c6
+@pytest.mark.slow
+def test_a_finished_run_whose_state_was_deleted_is_finished_for_its_own_recipe_and_refused_for_every_other():
+    with tempfile.TemporaryDirectory() as folder:
+        own = tiny_recipe(folder)
+        fit(own, say=quiet)
+        shutil.rmtree(f"{own.out_dir}/state")
+        (Path(own.out_dir) / "notes.txt").write_text("mine")
+        Path(folder, "link").symlink_to(own.out_dir)
+        before = all_bytes(own.out_dir)
+        others = [{"learning_rate": 0.01}, {"seed": 1}, {"epochs": 3}, {"data": TINY | {"seed": 5}}, {"select_by": "last"}, {"weights": ["scratch"]}]
+        for change in others:
+            kind, message = answer(tiny_recipe(folder, **change), resume=True)
+            assert kind == "ValueError" and f"{next(iter(change))} (" in message, (change, message)
+            assert answer(tiny_recipe(folder, **change))[0] == "FileExistsError"
+            assert all_bytes(own.out_dir) == before
+        for place in (own.out_dir, f"{folder}/link"):
+            assert answer(tiny_recipe(folder, out_dir=place), resume=True)[0] == "finished"
+            assert answer(tiny_recipe(folder, out_dir=place, workers=1))[0] == "FileExistsError"
+        assert train_or_load(own).folder == Path(own.out_dir)
+        other = train_or_load(tiny_recipe(folder, learning_rate=0.01))
+        assert other.folder != Path(own.out_dir)
+        assert all_bytes(own.out_dir) == before
+
+# %% ../nbs/05_training.ipynb #def45c3f
+def test_other_data_under_the_same_recipe_is_refused_where_the_state_was_deleted():
+    with tempfile.TemporaryDirectory() as folder:
+        own = tiny_recipe(folder)
+        fit(own, say=quiet)
+        shutil.rmtree(f"{own.out_dir}/state")
+        before = all_bytes(own.out_dir)
+        (manifest,) = Path(folder, "data").glob("*/manifest.csv")
+        manifest.write_text(manifest.read_text() + "\n")
+        kind, message = answer(own, resume=True)
+        assert kind == "ValueError" and "the data, whose manifest has changed" in message
+        assert all_bytes(own.out_dir) == before
+
+# %% ../nbs/05_training.ipynb #e607caad
+@pytest.mark.slow
+def test_whatever_is_left_of_a_run_without_its_state_is_there_afterwards_byte_by_byte():
+    with tempfile.TemporaryDirectory() as folder:
+        own = tiny_recipe(folder, out_dir=f"{folder}/whole", recommend_analysis=True)
+        evaluate(fit(own, say=quiet))
+        names = [name for name in all_bytes(own.out_dir) if not name.startswith(("state/", "report/"))]
+        chosen, dice = [{name} for name in names] + [set(names) - {name} for name in names], random.Random(0)
+        chosen += [set(dice.sample(names, dice.randint(2, len(names) - 1))) for _ in range(6)]
+        for number, kept in enumerate(chosen):
+            place = Path(folder) / str(number)
+            place.mkdir()
+            for name in kept:
+                shutil.copyfile(f"{own.out_dir}/{name}", place / name)
+            before = all_bytes(place)
+            for change, resume in (({"momentum": 0.8}, True), ({}, False), ({}, True)):
+                if kept == {"checksums.json"}:
+                    continue  # it alone says nothing, and training adds to it
+                kind, message = answer(tiny_recipe(folder, out_dir=str(place), recommend_analysis=True, **change), resume=resume)
+                assert kind != "trained" or resume and not change and "recipe.yaml" in kept, (kept, change, message)
+                assert kind != "trained" or kept <= {"checksums.json", "recipe.yaml", "environment.json"}, (kept, message)
+                after = all_bytes(place)
+                assert kind == "trained" or all(after[name] == before[name] for name in kept - {"checksums.json"}), (kept, message)
+
+# %% ../nbs/05_training.ipynb #51349b71
+def test_a_run_that_was_killed_before_it_had_kept_anything_starts_again_for_its_own_recipe_alone():
+    with tempfile.TemporaryDirectory() as folder:
+        own = tiny_recipe(folder)
+        assert stops_before(own, 5)  # checksums, recipe, environment, best weights; not the state
+        assert sorted(all_bytes(own.out_dir)) == ["checksums.json", "environment.json", "recipe.yaml", "state/best_1.safetensors"]
+        assert answer(tiny_recipe(folder, learning_rate=0.01), resume=True)[0] == "ValueError"
+        assert answer(own)[0] == "FileExistsError"
+        (Path(own.out_dir) / "recipe.yaml").write_text("# my own\n" + (Path(own.out_dir) / "recipe.yaml").read_text())
+        (Path(own.out_dir) / "checksums.json").unlink()
+        assert answer(own, resume=True)[0] == "FileExistsError"  # somebody wrote into it
+        shutil.rmtree(own.out_dir)
+        assert stops_before(own, 4)
+        assert answer(own, resume=True)[0] == "trained"
+
+# %% ../nbs/05_training.ipynb #b6209b73
+@pytest.mark.slow
+def test_an_unfinished_run_without_its_state_is_refused_with_what_still_works_and_train_or_load_trains_elsewhere():
+    with tempfile.TemporaryDirectory() as folder:
+        own = tiny_recipe(folder, epochs=3)
+        assert stops_before(own, 15)  # in the second epoch
+        shutil.rmtree(f"{own.out_dir}/state")
+        before = all_bytes(own.out_dir)
+        kind, message = answer(own, resume=True)
+        assert kind == "FileExistsError" and re.search(r"best.safetensors .epoch \d. is intact: load_run", message) and "choose another out_dir" in message
+        assert len(train_or_load(own).history) == 3
+        assert all_bytes(own.out_dir) == before
+        assert train_or_load(own).folder.name.startswith("tiny-")
+
+# %% ../nbs/05_training.ipynb #534df088
+@pytest.mark.slow
+def test_every_file_of_a_finished_run_that_was_damaged_or_deleted_is_restored_by_resuming_it():
+    with tempfile.TemporaryDirectory() as folder:
+        own = tiny_recipe(folder, epochs=3, phases=PHASES)
+        fit(own, say=quiet)
+        before = all_bytes(own.out_dir)
+        for name in set(before) - {"state/last.pt"}:
+            path = Path(own.out_dir) / name
+            for damage in (spoil, Path.unlink, empty, cut):
+                damage(path)
+                kind, said = answer(own, resume=True)
+                assert kind == "finished" and (path.name in said or path.parent.name == "state"), (name, said)
+                after = all_bytes(own.out_dir)
+                assert read_sums(Path(own.out_dir)) and all(after[name] == before[name] for name in set(before) - {"checksums.json"}), name
+
+# %% ../nbs/05_training.ipynb #e520a1dd
+@pytest.mark.slow
+def test_weights_or_tables_that_are_damaged_are_read_from_the_state_with_a_warning_and_without_it_are_an_error_that_says_what_works():
+    with tempfile.TemporaryDirectory() as folder:
+        own = tiny_recipe(folder, epochs=3, learning_rate=0.2)
+        whole = fit(own, say=quiet)
+        best, last = (load_run(own.out_dir, name).model.fc.weight for name in ("best", "last"))
+        for name, weights in (("best", best), ("last", last)):
+            spoil(Path(own.out_dir) / f"{name}.safetensors")
+            with pytest.warns(DamageWarning, match=f"{name}.safetensors is damaged.*the same weights in .*state are used"):
+                assert torch.equal(load_run(own.out_dir, name).model.fc.weight, weights)
+            fit(own, resume=True, say=quiet)
+        for name in ("history.csv", "recipe.yaml"):
+            spoil(Path(own.out_dir) / name)
+            with pytest.warns(DamageWarning, match=f"{name} is damaged"):
+                again = load_run(own.out_dir)
+            assert again.history.equals(whole.history) and comparable(again.recipe) == comparable(own)
+            fit(own, resume=True, say=quiet)
+        shutil.rmtree(f"{own.out_dir}/state")
+        spoil(Path(own.out_dir) / "last.safetensors")
+        with pytest.raises(DamagedFile, match=r"last.safetensors is damaged.*best.safetensors \(epoch \d\) is intact: load_run"):
+            load_run(own.out_dir, "last")
+        assert load_run(own.out_dir).history.equals(whole.history)
+
+# %% ../nbs/05_training.ipynb #058da94f
+@pytest.mark.slow
+def test_a_damaged_state_is_named_and_harms_neither_the_published_weights_nor_a_finished_run_nor_the_message_of_a_stop():
+    with tempfile.TemporaryDirectory() as folder:
+        own, longer = tiny_recipe(folder), tiny_recipe(folder, epochs=3, out_dir=f"{folder}/longer")
+        fit(own, say=quiet)
+        assert stops_before(longer, 14)
+        for recipe in (own, longer):
+            for content in (b"", b"no archive", (state := Path(recipe.out_dir) / "state" / "last.pt").read_bytes()[:-100]):
+                state.write_bytes(content)
+                kind, message = answer(recipe, resume=True)
+                assert kind == ("finished" if recipe is own else "FileExistsError") and "last.pt is damaged" in message, message
+                explain_stop(Path(recipe.out_dir), KeyboardInterrupt(), quiet)
+                assert len(load_run(recipe.out_dir).history) == (2 if recipe is own else 1)
+
+# %% ../nbs/05_training.ipynb #d7207e5c
+@pytest.mark.slow
+def test_a_run_of_version_0_1_without_checksums_is_read_and_resumed_and_a_broken_one_is_still_an_error_that_names_the_file():
+    with tempfile.TemporaryDirectory() as folder:
+        own = tiny_recipe(folder)
+        whole = fit(own, say=quiet)
+        place = Path(own.out_dir)
+        state, facts = load_state(place), {"epoch": 2, **load_state(place)["facts"]}
+        del state["described"]
+        torch.save(state, place / "state" / "last.pt")
+        (place / "checksums.json").unlink()
+        for path in place.rglob("*.safetensors"):
+            old = facts | {"epoch": read_weights(path)[1]["epoch"]}
+            save_file(read_weights(path)[0], path, {"resnet_tutorial": json.dumps(old)})
+        before = all_bytes(place)
+        assert answer(own, resume=True)[0] == "finished" and all_bytes(place) == before
+        assert torch.equal(load_run(place).model.fc.weight, whole.model.fc.weight)
+        spoil(place / "last.safetensors")
+        answer(own, resume=True)
+        assert torch.equal(read_weights(place / "last.safetensors")[0]["fc.weight"], state["model"]["fc.weight"])
+        spoil(place / "state" / "last.pt")
+        assert "last.pt is damaged" in answer(own, resume=True)[1]
 
 # %% ../nbs/05_training.ipynb #b5712178
 @pytest.mark.slow
