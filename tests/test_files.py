@@ -408,7 +408,6 @@ def sources(root):
 PRIVATE = "into a folder of its own that is renamed when it is whole, or that is temporary"
 ALLOWED = {  # (file, function) -> why it may
     ("resnet_tutorial/files.py", "write_safely"): "the writer itself",
-    ("resnet_tutorial/run_folder.py", "second_name"): "called by write_safely, with the part",
     ("resnet_tutorial/build.py", "make_frame"): PRIVATE,
     ("resnet_tutorial/build.py", "render"): PRIVATE,
     ("resnet_tutorial/data.py", "write_stack"): "called by write_safely, with the part; too large for memory",
