@@ -5,15 +5,15 @@ BIN := $(VENV)/bin
 
 .PHONY: tutorial test setup build clean
 
-tutorial: setup  ## run notebooks 00 to 11 on drawn data; ends with the path of index.html
-	$(BIN)/resnet-tutorial run
+tutorial: setup  ## execute notebooks 00 to 13 on drawn data; ends with the path of index.html
+	$(BIN)/resnet-tutorial execute
 
 test: setup  ## generated files, style, unit tests, notebooks as tests, notebooks through papermill
 	$(BIN)/resnet-tutorial build --check
 	$(BIN)/ruff check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 	OMP_NUM_THREADS=1 timeout 2400 $(BIN)/nbdev_test --n_workers 2
-	$(BIN)/resnet-tutorial run --params recipes/quick.yaml
+	$(BIN)/resnet-tutorial execute --params recipes/parameters/quick.yaml
 
 setup: $(VENV)/ready
 
@@ -27,5 +27,5 @@ $(VENV)/ready: pyproject.toml constraints.txt
 build: setup  ## generate the library, the tests and the README from the notebooks
 	$(BIN)/resnet-tutorial build
 
-clean:  ## remove the environment and everything that runs left behind
-	rm -rf $(VENV) runs
+clean:  ## remove the environment, the runs and the executed notebooks
+	rm -rf $(VENV) runs executed

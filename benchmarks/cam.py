@@ -24,10 +24,10 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from resnet_tutorial.cam import class_activation_map
 from resnet_tutorial.feature_maps import find_layers
-from resnet_tutorial.files import write_text
+from resnet_tutorial.engine.files import write_text
 from resnet_tutorial.grad_cam import grad_cam
-from resnet_tutorial.models import build_model
-from resnet_tutorial.runtime import choose_runtime, environment
+from resnet_tutorial.engine.zoo import build_model
+from resnet_tutorial.engine.runtime import choose_runtime, environment
 
 RESULTS = Path(__file__).parent / "results"
 

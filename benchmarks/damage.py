@@ -37,14 +37,14 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 import pandas as pd
 import torch
 
-from resnet_tutorial import training
-from resnet_tutorial.analysis import analyze
-from resnet_tutorial.checksums import DamageWarning
+from resnet_tutorial.engine import fit as training
+from resnet_tutorial.workshop.analysis import analyze
+from resnet_tutorial.engine.checksums import DamageWarning
 from resnet_tutorial.evaluation import evaluate, predict
-from resnet_tutorial.files import write_safely
-from resnet_tutorial.recipes import Recipe
-from resnet_tutorial.results import keep_run
-from resnet_tutorial.run_folder import comparable, load_run
+from resnet_tutorial.engine.files import write_safely
+from resnet_tutorial.engine.recipes import Recipe
+from resnet_tutorial.workshop.results import keep_run
+from resnet_tutorial.engine.saved_runs import comparable, load_run
 
 BAD = ["unclear", "traceback", "difference"]
 OUTCOMES = ["same", "recovered", "message", *BAD]

@@ -26,7 +26,7 @@ from turns import finish, read_options, take_turns
 
 from data_prep import prepare
 from data_prep.drawn import draw
-from resnet_tutorial.augmentation import AUGMENTATIONS
+from resnet_tutorial.engine.augmentation import AUGMENTATIONS
 from resnet_tutorial.data import IMAGENET, EpochSampler, ImageData, Loader, Pictures, first_of, make_loader
 
 BATCH = 128

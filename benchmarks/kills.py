@@ -32,11 +32,12 @@ os.environ["TQDM_DISABLE"] = "1"
 
 import pandas as pd
 
-from resnet_tutorial import files, training
-from resnet_tutorial.checksums import read_checked, read_sums
-from resnet_tutorial.files import write_safely
-from resnet_tutorial.recipes import Recipe
-from resnet_tutorial.run_folder import load_run
+from resnet_tutorial.engine import files
+from resnet_tutorial.engine import fit as training
+from resnet_tutorial.engine.checksums import read_checked, read_sums
+from resnet_tutorial.engine.files import write_safely
+from resnet_tutorial.engine.recipes import Recipe
+from resnet_tutorial.engine.saved_runs import load_run
 
 MOMENTS = ("inside", "before", "after")
 
@@ -140,7 +141,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="write the table to benchmarks/results/")
     options = parser.parse_args()
     dice, rows = random.Random(options.seed), []
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["resnet_tutorial.training"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["resnet_tutorial.engine.fit"])
     with tempfile.TemporaryDirectory() as root:
         total, expected = writes_of(Path(root, "whole")), outcome(Path(root, "whole"))
         child(Path(root, "warm"))  # the process that the others are forked from has started

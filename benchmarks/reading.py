@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from resnet_tutorial.data import IMAGENET, make_loader, open_data
-from resnet_tutorial.files import write_text
-from resnet_tutorial.runtime import choose_runtime, environment
+from resnet_tutorial.engine.files import write_text
+from resnet_tutorial.engine.runtime import choose_runtime, environment
 
 SIZE, BATCH = 96, 32
 

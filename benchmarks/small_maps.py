@@ -19,9 +19,9 @@ import torch
 from torch import nn
 from turns import finish, read_options, take_turns
 
-from resnet_tutorial.fast_resnet import WideConv2d, nine_products
-from resnet_tutorial.residual_unet import build_model
-from resnet_tutorial.runtime import keep_memory
+from resnet_tutorial.engine.fast_resnet import WideConv2d, nine_products
+from resnet_tutorial.engine.zoo import build_model
+from resnet_tutorial.engine.runtime import keep_memory
 
 BATCH = 250
 

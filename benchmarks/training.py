@@ -51,12 +51,12 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from resnet_tutorial.augmentation import crop_flip
+from resnet_tutorial.engine.augmentation import crop_flip
 from resnet_tutorial.data import IMAGENET, EpochSampler, Loader, Pictures, first_of
-from resnet_tutorial.files import write_text
+from resnet_tutorial.engine.files import write_text
 from resnet_tutorial.loop import Trainer
-from resnet_tutorial.models import build_model
-from resnet_tutorial.runtime import choose_runtime, environment, keep_memory, setup
+from resnet_tutorial.engine.zoo import build_model
+from resnet_tutorial.engine.runtime import choose_runtime, environment, keep_memory, setup
 
 MEMORY = ExitStack()
 RATE, DECAY, TURNS = 0.01, 1e-4, 3  # TURNS: units of a tuned way in a round

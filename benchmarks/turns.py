@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from resnet_tutorial.files import write_text
-from resnet_tutorial.runtime import choose_runtime, environment
+from resnet_tutorial.engine.files import write_text
+from resnet_tutorial.engine.runtime import choose_runtime, environment
 
 
 def read_options(text: str, rounds: int) -> argparse.Namespace:  # rounds, keep

@@ -18,10 +18,10 @@ import pandas as pd
 import torch
 from filelock import FileLock
 
-from resnet_tutorial.files import write_text
-from resnet_tutorial.models import MODELS, count_parameters
-from resnet_tutorial.residual_unet import UNETS, build_model
-from resnet_tutorial.runtime import choose_runtime, environment
+from resnet_tutorial.engine.files import write_text
+from resnet_tutorial.models import count_parameters
+from resnet_tutorial.engine.zoo import NETWORKS, build_model
+from resnet_tutorial.engine.runtime import choose_runtime, environment
 
 FAMILIES = {"resnet_small": "unet_small", "resnet18": "unet18"}  # encoder -> what the names of its U-Nets begin with
 
@@ -38,7 +38,7 @@ def step(model, x, runtime):
 def compare(encoder, size, batch, rounds, precision):
     "A row a network: parameters, map, seconds and ratio to the plain encoder."
     runtime = choose_runtime("cpu", precision)
-    names = [encoder, *(name for name in UNETS if name.startswith(FAMILIES[encoder]))]
+    names = [encoder, *(name for name in NETWORKS if name.startswith(FAMILIES[encoder]))]
     models = {name: runtime.to(build_model(name, 2)).train() for name in names}
     x, seconds = runtime.to(torch.randn(batch, 3, size, size)), {name: [] for name in names}
     for i in range(rounds + 1):  # the first round warms up
@@ -67,7 +67,7 @@ def keep(table):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoder", choices=[name for name in FAMILIES if name in MODELS], default="resnet_small")
+    parser.add_argument("--encoder", choices=[name for name in FAMILIES if name in NETWORKS], default="resnet_small")
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=15)

@@ -19,17 +19,17 @@ from uuid import uuid4
 import pandas as pd
 from filelock import FileLock
 
-from data_prep.checks import BOX_COLUMNS, COLUMNS, VERSION, check_counts, check_info, check_rows, count_rows, parse, to_number
-from data_prep.errors import DataError
-from resnet_tutorial.files import PART, write_safely, write_text
+from .checks import BOX_COLUMNS, MANIFEST_COLUMNS, VERSION, check_counts, check_info, check_rows, count_rows, parse, to_number
+from .errors import DataError
+from resnet_tutorial.engine.files import PART, write_safely, write_text
 
-__all__ = ["COLUMNS", "OWN_NAMES", "VERSION", "accept_manifest", "earlier", "leftovers", "partial_folder", "read_info",
+__all__ = ["MANIFEST_COLUMNS", "OWN_NAMES", "VERSION", "accept_manifest", "earlier", "leftovers", "partial_folder", "read_info",
            "read_manifest", "swap_in", "write_csv", "write_json"]
 OWN_NAMES = {"manifest.csv", "skipped.csv", "dataset.json", "scan.csv", "counts.png", "images", "masks", "evidence",
              "unpacked", "train", "val", "test"}
 
 # %% ../nbs/01_dataset_making.ipynb #9aa4e4cd
-def load_json(folder: Path) -> object:
+def _load_json(folder: Path) -> object:
     "What dataset.json holds, whatever that is."
     file = folder / "dataset.json"
     try:
@@ -42,7 +42,7 @@ def load_json(folder: Path) -> object:
         raise DataError(f"{file} cannot be read ({error.strerror})") from None
 
 
-def checked(info: object, folder: Path) -> dict:
+def _checked(info: object, folder: Path) -> dict:
     "The content of dataset.json, if nothing is wrong with it."
     if faults := check_info(info):
         raise DataError(f"{folder / 'dataset.json'} cannot be used:\n  " + "\n  ".join(faults)
@@ -55,11 +55,11 @@ def read_info(folder: str | os.PathLike) -> dict:
 
     Raises DataError that names every key that is missing or of the wrong kind."""
     folder = Path(folder).absolute()
-    info = checked(load_json(folder), folder)
+    info = _checked(_load_json(folder), folder)
     return info | {"root": str((folder / info.get("root", ".")).resolve())}
 
 # %% ../nbs/01_dataset_making.ipynb #78dba2a6
-def manifest_bytes(folder: Path) -> bytes:
+def _manifest_bytes(folder: Path) -> bytes:
     "manifest.csv as it lies on the disk."
     file = folder / "manifest.csv"
     if not file.is_file():
@@ -77,20 +77,20 @@ def read_manifest(folder: str | os.PathLike) -> pd.DataFrame:
     Labels are int64, boxes float64 with NaN where unknown, all else is text. Raises DataError that lists everything
     that is wrong with the file or contradicts dataset.json, also that it was changed after it was prepared."""
     folder = Path(folder)
-    content = manifest_bytes(folder)
+    content = _manifest_bytes(folder)
     info = read_info(folder)
     table, faults = parse(content)
-    if not set(COLUMNS) - set(table):
+    if not set(MANIFEST_COLUMNS) - set(table):
         faults += check_rows(table, info) + check_counts(table, info)
     found, kept = hashlib.sha256(content).hexdigest(), info.get("manifest_sha256")
     if kept not in (None, found):
         faults.append(f"the file was changed after it was prepared: its sha256 is {found[:12]}...; expected {kept[:12]}... (dataset.json)")
     if faults:
-        raise DataError(complaint(folder, faults))
-    return typed(table)
+        raise DataError(_complaint(folder, faults))
+    return _typed(table)
 
 # %% ../nbs/01_dataset_making.ipynb #69025a74
-def complaint(folder: Path, faults: list[str]) -> str:
+def _complaint(folder: Path, faults: list[str]) -> str:
     "What is wrong with a manifest, and what to do about it."
     command = "python -c " + quote(f"from data_prep.manifest import accept_manifest; accept_manifest({json.dumps(str(folder), ensure_ascii=False)})")
     return (f"{folder / 'manifest.csv'} cannot be used:\n  " + "\n  ".join(faults)
@@ -98,7 +98,7 @@ def complaint(folder: Path, faults: list[str]) -> str:
             + f"\nIf you changed it on purpose: correct the lines named above, if any, then accept it with\n  {command}")
 
 
-def typed(table: pd.DataFrame) -> pd.DataFrame:
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
     "Checked rows with numbers where numbers belong."
     table = table.reset_index(drop=True).astype({"label": "int64"})
     boxes = [column for column in BOX_COLUMNS if column in table]
@@ -108,14 +108,14 @@ def typed(table: pd.DataFrame) -> pd.DataFrame:
 def accept_manifest(folder: str | os.PathLike) -> None:
     "Write counts and checksum of a manifest that was edited or made by hand into dataset.json; DataError if it has faults."
     folder = Path(folder)
-    content, info = manifest_bytes(folder), load_json(folder)
+    content, info = _manifest_bytes(folder), _load_json(folder)
     anew = {"counts": {}, "images": 0, "groups": 0, "manifest_sha256": "0" * 64}  # what was there does not matter
-    info = checked(info | anew if isinstance(info, dict) else info, folder)
+    info = _checked(info | anew if isinstance(info, dict) else info, folder)
     table, faults = parse(content)
-    if not set(COLUMNS) - set(table):
+    if not set(MANIFEST_COLUMNS) - set(table):
         faults += check_rows(table, info)
     if faults:
-        raise DataError(complaint(folder, faults))
+        raise DataError(_complaint(folder, faults))
     counted = {"counts": count_rows(table, info), "images": len(table), "groups": int(table.group.nunique())}
     write_json(info | counted, folder / "dataset.json")
 
@@ -146,7 +146,7 @@ def earlier(out: Path) -> dict | None:
     if "dataset.json" not in names or (others := names - OWN_NAMES):
         found = ", ".join(sorted(names if "dataset.json" not in names else others)[:5])
         raise DataError(f"--out {out} holds files that data_prep did not write ({found}): name another folder")
-    info = load_json(out)
+    info = _load_json(out)
     if not isinstance(info, dict) or info.get("made_by") != "data_prep":
         raise DataError(f"--out {out} holds a dataset.json that data_prep did not write: name another folder")
     return read_info(out)
@@ -157,8 +157,8 @@ def partial_folder(out: Path) -> Iterator[Path]:
     "A working folder beside `out`, one process at a time; removed in the end, whatever happens."
     out.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(out.parent / f".{out.name}.lock"):
-        clean_up(out)
-        work = out.parent / f"{beside(out, 'partial')}{uuid4().hex[:8]}"
+        _clean_up(out)
+        work = out.parent / f"{_beside(out, 'partial')}{uuid4().hex[:8]}"
         work.mkdir()  # with the permissions that the user gives new folders; mkdtemp's are its own
         try:
             yield work
@@ -166,20 +166,20 @@ def partial_folder(out: Path) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
 
 # %% ../nbs/01_dataset_making.ipynb #455e5c65
-def beside(out: Path, kind: str) -> str:
+def _beside(out: Path, kind: str) -> str:
     "How the name of a temporary folder beside `out` begins; nobody else's folder is called like that."
     return f".{out.name}.data_prep-{kind}-"
 
 
 def leftovers(out: Path) -> list[Path]:
     "What a killed run (or one that is at work right now) has left beside `out`."
-    return sorted(p for kind in ("old", "partial") for p in out.parent.glob(f"{glob_escape(beside(out, kind))}*"))
+    return sorted(p for kind in ("old", "partial") for p in out.parent.glob(f"{glob_escape(_beside(out, kind))}*"))
 
 
-def clean_up(out: Path) -> None:
+def _clean_up(out: Path) -> None:
     "After a kill: an old folder whose successor never arrived goes back in place, half-made ones go."
     for rest in leftovers(out):  # "old" comes before "partial"
-        if rest.name.startswith(beside(out, "old")) and not out.exists() and any(rest.iterdir()):
+        if rest.name.startswith(_beside(out, "old")) and not out.exists() and any(rest.iterdir()):
             os.rename(rest, out)
         else:
             shutil.rmtree(rest)
@@ -187,7 +187,7 @@ def clean_up(out: Path) -> None:
 
 def swap_in(work: Path, out: Path) -> None:
     "Put the finished folder in place with renames; what was there before goes last."
-    old = Path(mkdtemp(prefix=beside(out, "old"), dir=out.parent))
+    old = Path(mkdtemp(prefix=_beside(out, "old"), dir=out.parent))
     if out.exists():
         os.rename(out, old)  # onto an empty folder
     os.rename(work, out)

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 import numpy as np
 import pandas as pd
 
-from data_prep.errors import DataError
+from .errors import DataError
 
 SPLITS = ("train", "val", "test")
 
@@ -33,7 +33,7 @@ def read_split(
     return numbers
 
 # %% ../nbs/01_dataset_making.ipynb #96dc14cc
-def shares(
+def _shares(
     total: int,       # images there are
     split: list[float],  # from `read_split`
 ) -> np.ndarray:      # (4,) train, val, test, left over; sums to 1
@@ -47,7 +47,7 @@ def shares(
     return np.array([*split, total - sum(split)]) / total
 
 # %% ../nbs/01_dataset_making.ipynb #23ebb25d
-def round_up(
+def _round_up(
     part: np.ndarray,     # (C, K) what rounding down has cut off, in [0, 1)
     missing: np.ndarray,  # (C,) images of each class still without a place
 ) -> np.ndarray:          # (C, K) 0 or 1: where to round up instead
@@ -71,11 +71,11 @@ def apportion(
 ) -> np.ndarray:          # (C, 4) images of each class for train, val, test, left over
     "Whole numbers less than one image away from the exact shares, in every class and in every split's total."
     class_counts = np.asarray(class_counts)
-    exact = class_counts[:, None] * shares(class_counts.sum(), split)
+    exact = class_counts[:, None] * _shares(class_counts.sum(), split)
     floor = np.floor(exact + 1e-9).astype(int)
     part = np.where(exact - floor > 1e-9, exact - floor, 0.0)
     missing = class_counts - floor.sum(1)
-    return floor + round_up(part, missing) if missing.any() else floor
+    return floor + _round_up(part, missing) if missing.any() else floor
 
 # %% ../nbs/01_dataset_making.ipynb #90f9530e
 def lot(seed: int, key: str) -> bytes:
@@ -100,7 +100,7 @@ def merge_groups(
     return np.array([names[c] for c in component], dtype=object)
 
 # %% ../nbs/01_dataset_making.ipynb #8539a9db
-def best_column(
+def _best_column(
     size: np.ndarray,    # (C,) images of each class in the group
     room: np.ndarray,    # (C, 4) places left
     quotas: np.ndarray,  # (C, 4) places there were
@@ -113,7 +113,7 @@ def best_column(
     return int(np.argmax(np.where(quotas.sum(0) > 0, places, -np.inf)))
 
 # %% ../nbs/01_dataset_making.ipynb #f3dfde20
-def place_groups(
+def _place_groups(
     labels: np.ndarray,   # (N,) class index
     groups: np.ndarray,   # (N,) group names
     order: np.ndarray,    # (N,) positions in the order of their lots
@@ -126,12 +126,12 @@ def place_groups(
         members.setdefault(groups[i], []).append(i)
     for positions in sorted((m for m in members.values() if len(m) > 1), key=len, reverse=True):
         size = np.bincount(labels[positions], minlength=len(quotas))
-        chosen[positions] = column = best_column(size, room, quotas)
+        chosen[positions] = column = _best_column(size, room, quotas)
         room[:, column] -= size
     return chosen, room
 
 # %% ../nbs/01_dataset_making.ipynb #b3dbf54a
-def fill(
+def _fill(
     room: np.ndarray,  # (parts + 1,) places left for one class; below 0 where a group took more than there was
     count: int,        # single images of this class
 ) -> np.ndarray:       # (parts + 1,) how many of them go where; sums to count
@@ -141,7 +141,7 @@ def fill(
     return room
 
 # %% ../nbs/01_dataset_making.ipynb #960fce2a
-def deal(
+def _deal(
     table: pd.DataFrame,  # path, label, group
     parts: list[float],   # ratios or counts, of any number of parts
     seed: int,
@@ -151,10 +151,10 @@ def deal(
     quotas = apportion(np.bincount(labels), parts)
     paths = table.path.to_numpy()
     order = np.array(sorted(range(len(table)), key=lambda i: (lot(seed, paths[i]), paths[i])), dtype=int)
-    chosen, room = place_groups(labels, table.group.to_numpy(), order, quotas)
+    chosen, room = _place_groups(labels, table.group.to_numpy(), order, quotas)
     for label in range(len(quotas)):
         singles = order[(labels[order] == label) & (chosen[order] < 0)]
-        chosen[singles] = np.repeat(np.arange(len(parts) + 1), fill(room[label], len(singles)))
+        chosen[singles] = np.repeat(np.arange(len(parts) + 1), _fill(room[label], len(singles)))
     return chosen
 
 # %% ../nbs/01_dataset_making.ipynb #83370cca
@@ -164,7 +164,7 @@ def assign_splits(
     seed: int = 0,
 ) -> np.ndarray:          # (N,) "train", "val", "test" or "" (left over)
     "A stratified split from a seed that never divides a group; the same for any order of the rows."
-    chosen = deal(table, read_split(split), seed)
+    chosen = _deal(table, read_split(split), seed)
     for column, name in enumerate(SPLITS):
         if read_split(split)[column] and column not in chosen:
             raise DataError(f"the split {name!r} would be empty: {len(table)} images in {len(set(table.group))} groups are too few for {split}")
@@ -245,7 +245,7 @@ def assign_fold(
 ) -> np.ndarray:          # (N,) "train", "val" or "test"
     "One of several stratified folds is the test; the folds of one seed overlap nowhere and divide no group."
     _, number, folds, part = fold
-    chosen = deal(table, [1 / folds] * folds, seed)
+    chosen = _deal(table, [1 / folds] * folds, seed)
     if len(set(chosen)) < folds:
         raise DataError(f"a fold would be empty: {len(table)} images in {len(set(table.group))} groups are too few for {folds} folds")
     split = np.where(chosen == number - 1, "test", "train").astype(object)

@@ -31,11 +31,12 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data_prep import DataError, prepare, read_image, read_info, read_manifest
-from data_prep.checks import BOX_COLUMNS, SPLITS
-from data_prep.images import decode as look_at
-from data_prep.images import stamp
-from .augmentation import AUGMENTATIONS, EachPicture, ShiftFlipCutout, mix
-from .files import write_safely
+from data_prep.checks import BOX_COLUMNS
+from data_prep.splits import SPLITS
+from data_prep.images import check_bytes, stamp
+from .engine.paths import from_root
+from .engine.augmentation import AUGMENTATIONS, EachPicture, ShiftFlipCutout, mix
+from .engine.files import write_safely
 
 # %% ../nbs/02_data_loading.ipynb #37659f31
 def decode(file: str | Path | BinaryIO, size: int) -> np.ndarray:  # uint8 (size, size, 3), RGB
@@ -77,7 +78,7 @@ def read_prepared(
     "Read an image file and make sure that it is the one that was prepared; DataError if it is another."
     content = read_file(row.path)
     found = hashlib.sha256(content).hexdigest()
-    if found != row.sha256 and not (pixels and look_at(content, pixels=True).sha256 == row.sha256):
+    if found != row.sha256 and not (pixels and check_bytes(content, pixels=True).sha256 == row.sha256):
         difference = f"sha256 {found[:12]}... now, {row.sha256[:12]}... in the manifest"
         raise DataError(f"{row.path}: its content has changed ({len(content):,} bytes; {difference})")
     return content
@@ -303,14 +304,14 @@ class ImageData:
 def open_data(
     dataset: str,  # a name that data_prep knows, or a folder that holds a manifest.csv
     data_root: str | Path = "",  # folder that holds the real sources
-    out_dir: str | Path = "../runs",  # prepared data goes to <out_dir>/data/<dataset>
+    out_dir: str | Path = "runs",  # prepared data goes to <out_dir>/data/<dataset>; relative: from the repository's root
     **options,  # passed to data_prep.prepare: split, seed, n, size, ...
 ) -> ImageData:
     "Open a prepared data set; prepare it first where that has not been done."
     if any((Path(dataset) / name).is_file() for name in ("manifest.csv", "dataset.json")):  # one alone is an error
         return ImageData(dataset)
     suffix = "-" + hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8] if options else ""
-    folder = Path(out_dir) / "data" / (dataset + suffix)
+    folder = Path(from_root(out_dir)) / "data" / (dataset + suffix)
     prepare(dataset, folder, data_root=data_root, **options)
     return ImageData(folder)
 
@@ -424,7 +425,7 @@ def make_loader(
     size: int,  # side of the pictures in pixels
     batch_size: int,
     normalization: Normalization,
-    augment: str = "none",  # a preset of notebook 01a; used for train alone
+    augment: str = "none",  # a preset of notebook `engine/augmentation`; used for train alone
     seed: int = 0,
     workers: int = 0,  # processes that read ahead; 0 reads in this one
 ) -> Loader:

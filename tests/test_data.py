@@ -33,7 +33,7 @@ from resnet_tutorial.data import (
     make_loader,
     open_data,
 )
-from resnet_tutorial.augmentation import AUGMENTATIONS, crop_flip_cutout, translate_alternate
+from resnet_tutorial.engine.augmentation import AUGMENTATIONS, crop_flip_cutout, translate_alternate
 
 
 def drawn(folder, n=24, **options):
