@@ -25,6 +25,8 @@ from resnet_tutorial.engine.files import PART, write_safely, write_text
 
 __all__ = ["MANIFEST_COLUMNS", "OWN_NAMES", "VERSION", "accept_manifest", "earlier", "leftovers", "partial_folder", "read_info",
            "read_manifest", "swap_in", "write_csv", "write_json"]
+
+# %% ../nbs/01_dataset_making.ipynb #45b04572
 OWN_NAMES = {"manifest.csv", "skipped.csv", "dataset.json", "scan.csv", "counts.png", "images", "masks", "evidence",
              "unpacked", "train", "val", "test"}
 
@@ -184,7 +186,7 @@ def _clean_up(out: Path) -> None:
         else:
             shutil.rmtree(rest)
 
-
+# %% ../nbs/01_dataset_making.ipynb #f2cdd5fc
 def swap_in(work: Path, out: Path) -> None:
     "Put the finished folder in place with renames; what was there before goes last."
     old = Path(mkdtemp(prefix=_beside(out, "old"), dir=out.parent))

@@ -58,7 +58,9 @@ def list_drawn(name: str, work: Path, seed: int, n: int, size: int, workers: int
     step = max(1, min(50, n // (2 * workers)))
     jobs = (delayed(_draw_some)(name, work, s, min(step, n - s), seed, size, options) for s in range(0, n, step))
     try:
-        rows = [row for part in Parallel(n_jobs=workers, return_as="generator")(jobs) for row in part]
+        # idle workers would keep a process from ending for five minutes
+        pool = Parallel(n_jobs=workers, backend="loky", idle_worker_timeout=10, return_as="generator")
+        rows = [row for part in pool(jobs) for row in part]
     except ValueError as error:
         raise DataError(f"{name}: {error}") from None
     table = pd.DataFrame(rows)

@@ -126,7 +126,7 @@ def download_source(name: str, cache: Path, tell: Callable = print) -> Path:
         return files[0]  # read as it is: a zip, a tar or an .npz
     return unpack_once(name, files, place / "unpacked")
 
-
+# %% ../nbs/preparation/sources.ipynb #e5ed417a
 def unpack_once(name: str, files: list[Path], target: Path) -> Path:
     "Unpack archives into a folder that is there whole or not at all, one process at a time."
     half = target.with_name(f"{target.name}.partial")

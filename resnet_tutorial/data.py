@@ -191,7 +191,7 @@ def no_room(folder: Path, need: int) -> str:
     free = shutil.disk_usage(folder).free
     return f"the decoded images take {need / 1e6:,.1f} MB at {folder}, where {free / 1e6:,.1f} MB are free: make room there"
 
-
+# %% ../nbs/02_data_loading.ipynb #c3419ab3
 def cached_stack(
     file: Path,  # where the array is kept, .npy
     rows: Sequence[Listed],  # images, in order
@@ -338,7 +338,7 @@ class Normalization:
 
 IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
-
+# %% ../nbs/02_data_loading.ipynb #f8e4d858
 def channel_statistics(images: torch.Tensor) -> Normalization:  # images: uint8 (N, C, H, W)
     "Mean and standard deviation of each channel over all pixels, rounded to four digits; from counts of the 256 values."
     levels = torch.arange(256, dtype=torch.float64, device=images.device) / 255
@@ -353,7 +353,7 @@ def channel_statistics(images: torch.Tensor) -> Normalization:  # images: uint8 
 # %% ../nbs/02_data_loading.ipynb #46c63b87
 SMALL = 2**30  # bytes of a stack that may be copied once to have its pixels in order
 
-
+# %% ../nbs/02_data_loading.ipynb #04deca77
 class Pictures(Dataset):
     "Augmented, normalised pictures by index; `epoch` decides the augmentation together with `seed`."
 
@@ -438,7 +438,7 @@ def make_loader(
     sampler = EpochSampler(len(pictures), shuffle=training, seed=seed)
     return Loader(pictures, batch_size, sampler=sampler, num_workers=workers, collate_fn=first_of)
 
-
+# %% ../nbs/02_data_loading.ipynb #1e65925e
 def loaders(data: ImageData, size: int, batch_size: int, normalization: Normalization | None = None, **options):
     "Loaders of train, val and test by name; the training split's own statistics where no normalisation is given."
     normalization = normalization or channel_statistics(data.images("train", size))

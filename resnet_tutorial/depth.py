@@ -246,7 +246,7 @@ def _class_maps(run, images, labels, layers, method):
     cams = grad_cam(run.model, x, labels.to(run.runtime.device), layers, method)
     return {layer: upsample(cam, images.shape[-2:]).clamp(min=0).cpu() for layer, cam in cams.maps.items()}
 
-
+# %% ../nbs/10_depth_comparison.ipynb #a85905fb
 def model_agreement(
     runs: list[Run],             # two or more, trained on the same data at the same size
     split: str = "test",

@@ -203,7 +203,7 @@ def evaluate(
         save_figure(figure, run.folder / "report" / f"{name}{'' if name == 'history' else run.tag}.png")
     return scores
 
-
+# %% ../nbs/05_evaluation.ipynb #3aeeacc1
 def _report_figures(run: Run, predictions: pd.DataFrame, split: str) -> dict[str, Figure]:
     "Training curves, confusion matrix with reliability, ROC and precision-recall curves, and both galleries."
     sizes = {"history": (9, 3), f"confusion_{split}": (8.5, 3.4), f"curves_{split}": (8.5, 3.4)}
@@ -249,7 +249,7 @@ def read_pictures(
         raise ValueError(f"{len(faults)} of {len(files)} files are no readable pictures:\n" + "\n".join(faults))
     return torch.stack(pictures)
 
-
+# %% ../nbs/05_evaluation.ipynb #fed8383e
 def predict_files(
     run: Run,
     places: Iterable[str | Path],  # picture files, or folders that hold some

@@ -35,7 +35,7 @@ from resnet_tutorial.data import (
 )
 from resnet_tutorial.engine.augmentation import AUGMENTATIONS, crop_flip_cutout, translate_alternate
 
-
+# %% ../nbs/02_data_loading.ipynb #ad7253e1
 def drawn(folder, n=24, **options):
     "A small drawn data set in `folder`."
     return ImageData(prepare("embedded_pets", Path(folder) / "pets", n=n, size=48, split=(16, 4, 4), **options))
@@ -135,40 +135,40 @@ DAMAGE = {  # what happens to an image file, what is said
 # %% ../nbs/02_data_loading.ipynb #99f176e6
 def test_an_image_that_changed_after_preparing_is_refused_and_prepared_again_with_force():
     with tempfile.TemporaryDirectory() as folder:
-        data = drawn(folder)
-        file, whole = replaced(data), replaced(data).read_bytes()
+        prepared = drawn(folder)
+        file, whole = replaced(prepared), replaced(prepared).read_bytes()
         for name, (damage, phrase) in DAMAGE.items():
             damage(file)
             message = refusal(ImageData(f"{folder}/pets").images, "train", 24)
             assert message.startswith("1 of 16 images are not as they were prepared:") and "--force" in message, name
             assert re.search(f"{re.escape(str(file))}: {phrase}", message), (name, message)
-            assert refusal(data.boxes, "train", 24).startswith("1 of 16 images"), name
+            assert refusal(prepared.boxes, "train", 24).startswith("1 of 16 images"), name
             assert not [f for f in Path(f"{folder}/pets.cache").iterdir() if f.suffix != ".lock"], name
             restored(file, whole)
-        assert data.images("val", 24).shape[0] == 4
+        assert prepared.images("val", 24).shape[0] == 4
         file.unlink()
         assert drawn(folder, force=True).images("train", 24).shape[0] == 16 and file.read_bytes() == whole
 
 # %% ../nbs/02_data_loading.ipynb #dd98516b
 def test_the_cache_keeps_the_images_that_were_prepared_when_their_files_change_later():
     with tempfile.TemporaryDirectory() as folder:
-        data = drawn(folder)
-        file, whole, before = replaced(data), replaced(data).read_bytes(), data.images("train", 24).clone()
+        prepared = drawn(folder)
+        file, whole, before = replaced(prepared), replaced(prepared).read_bytes(), prepared.images("train", 24).clone()
         for damage, _ in DAMAGE.values():
             damage(file)
             assert torch.equal(ImageData(f"{folder}/pets").images("train", 24), before)
-            assert refusal(data.images, "train", 32).startswith("1 of 16 images")  # another size reads the files
+            assert refusal(prepared.images, "train", 32).startswith("1 of 16 images")  # another size reads the files
             restored(file, whole)
 
 # %% ../nbs/02_data_loading.ipynb #11fb28d4
 def test_the_first_files_that_changed_are_named_and_the_others_counted():
     with tempfile.TemporaryDirectory() as folder:
-        data = drawn(folder)
+        prepared = drawn(folder)
         for number in range(9):
-            replaced(data, number=number).write_bytes(b"no image") if number % 2 else replaced(data, number=number).unlink()
-        message = refusal(data.images, "train", 24)
+            replaced(prepared, number=number).write_bytes(b"no image") if number % 2 else replaced(prepared, number=number).unlink()
+        message = refusal(prepared.images, "train", 24)
         assert message.startswith("9 of 16 images are not as they were prepared:") and "\n  ... and 4 more\n" in message
-        assert [data.rows("train").path.iloc[i] in message for i in range(9)] == [True] * 5 + [False] * 4
+        assert [prepared.rows("train").path.iloc[i] in message for i in range(9)] == [True] * 5 + [False] * 4
 
 # %% ../nbs/02_data_loading.ipynb #093c7547
 def test_images_that_were_compared_by_their_pixels_are_checked_by_their_pixels():
@@ -177,15 +177,15 @@ def test_images_that_were_compared_by_their_pixels_are_checked_by_their_pixels()
         for k, name in [(k, name) for name in ("cat", "dog") for k in range(10)]:
             Path(folder, "photos", name).mkdir(parents=True, exist_ok=True)
             Image.fromarray(generator.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(f"{folder}/photos/{name}/{k}.png")
-        data = ImageData(prepare("class_folders", f"{folder}/out", f"{folder}/photos", duplicates="pixels"))
-        file = replaced(data)
-        before = data.images("train", 16).clone()
+        prepared = ImageData(prepare("class_folders", f"{folder}/out", f"{folder}/photos", duplicates="pixels"))
+        file = replaced(prepared)
+        before = prepared.images("train", 16).clone()
         shutil.rmtree(f"{folder}/out.cache")
         Image.open(file).save(file, compress_level=1)
-        assert torch.equal(data.images("train", 16), before)  # other bytes, the same pixels
+        assert torch.equal(prepared.images("train", 16), before)  # other bytes, the same pixels
         shutil.rmtree(f"{folder}/out.cache")
         Image.new("RGB", (30, 20)).save(file)
-        assert "its content has changed" in refusal(data.images, "train", 16)
+        assert "its content has changed" in refusal(prepared.images, "train", 16)
 
 # %% ../nbs/02_data_loading.ipynb #90aec900
 def test_a_mask_that_cannot_be_one_of_its_image_is_refused():
@@ -196,30 +196,30 @@ def test_a_mask_that_cannot_be_one_of_its_image_is_refused():
         "a photo": (lambda f: Image.linear_gradient("L").resize((48, 48)).save(f), "it holds the values .*; a mask has 0, 128 and 255 only"),
     }
     with tempfile.TemporaryDirectory() as folder:
-        data = drawn(folder)
-        before = {kind: data.masks("test", 24, kind) for kind in ("mask", "evidence")}
+        prepared = drawn(folder)
+        before = {kind: prepared.masks("test", 24, kind) for kind in ("mask", "evidence")}
         for name, (change, phrase) in damage.items():
             for kind, mask in before.items():
-                file = replaced(data, "test", 1, kind)
+                file = replaced(prepared, "test", 1, kind)
                 whole = file.read_bytes()
                 change(file)  # the cache is there: size and time of the file tell
-                message = refusal(data.masks, "test", 24, kind)
+                message = refusal(prepared.masks, "test", 24, kind)
                 assert message.startswith("1 of 4 images") and re.search(phrase, message), (name, message)
                 restored(file, whole)
-                assert torch.equal(data.masks("test", 24, kind), mask), name
+                assert torch.equal(prepared.masks("test", 24, kind), mask), name
 
 # %% ../nbs/02_data_loading.ipynb #ed506240
 def test_images_without_a_mask_are_counted_and_the_data_set_does_not_claim_to_have_masks():
     with tempfile.TemporaryDirectory() as folder:
-        data = drawn(folder)
-        assert data.has("mask") and data.has("evidence") and data.has("box_x0") and not data.has("mask_cat")
-        table = pd.read_csv(data.folder / "manifest.csv", dtype=str)
+        prepared = drawn(folder)
+        assert prepared.has("mask") and prepared.has("evidence") and prepared.has("box_x0") and not prepared.has("mask_cat")
+        table = pd.read_csv(prepared.folder / "manifest.csv", dtype=str)
         table.loc[table[table.split == "test"].index[:2], "mask"] = ""
-        table.to_csv(data.folder / "manifest.csv", index=False)
-        accept_manifest(data.folder)
-        data = ImageData(data.folder)
-        assert not data.has("mask") and data.has("evidence")
-        assert "2 of 4 images of test have no mask, the first is images/" in refusal(data.masks, "test", 24)
+        table.to_csv(prepared.folder / "manifest.csv", index=False)
+        accept_manifest(prepared.folder)
+        prepared = ImageData(prepared.folder)
+        assert not prepared.has("mask") and prepared.has("evidence")
+        assert "2 of 4 images of test have no mask, the first is images/" in refusal(prepared.masks, "test", 24)
 
 # %% ../nbs/02_data_loading.ipynb #401873de
 def test_a_damaged_cache_is_not_used_and_the_images_are_decoded_again():
@@ -237,43 +237,46 @@ def test_a_damaged_cache_is_not_used_and_the_images_are_decoded_again():
         "checksum alone": lambda f: f.write_bytes(f.read_bytes()[-32:]), "a bit of the checksum": lambda f: f.write_bytes(flipped(f.read_bytes(), -1)),
     }
     with tempfile.TemporaryDirectory() as folder:
-        data = drawn(folder)
-        before = {split: data.images(split, 24).clone() for split in ("train", "val")}
+        prepared = drawn(folder)
+        before = {split: prepared.images(split, 24).clone() for split in ("train", "val")}
         file = next(Path(folder).glob("pets.cache/train_path_24_*.npy"))
         for name, change in changes.items():
             change(file)
             with pytest.warns(UserWarning, match="train_path_24.*its checksum does not fit.*decoding the images again"):
-                assert torch.equal(data.images("train", 24), before["train"]), name
+                assert torch.equal(prepared.images("train", 24), before["train"]), name
             assert is_sound(file) and len(list(file.parent.glob("*.part"))) == 0, name
         file.write_bytes(b"")
-        replaced(data).unlink()
+        replaced(prepared).unlink()
         with pytest.warns(UserWarning, match="its checksum"):
-            assert "there is no such file" in refusal(data.images, "train", 24)
+            assert "there is no such file" in refusal(prepared.images, "train", 24)
 
 # %% ../nbs/02_data_loading.ipynb #afafa785
 def test_a_sound_cache_is_hashed_once_a_process_and_a_changed_one_again():
-    with tempfile.TemporaryDirectory() as folder, patch("resnet_tutorial.data.is_sound", side_effect=is_sound) as asked, warnings.catch_warnings():
+    import resnet_tutorial.data as module
+
+    watched = patch.object(module, "is_sound", side_effect=module.is_sound)
+    with tempfile.TemporaryDirectory() as folder, watched as asked, warnings.catch_warnings():
         warnings.simplefilter("error")
-        data = drawn(folder)
+        prepared = module.ImageData(drawn(folder).folder)
         for _ in range(3):
-            data.images("train", 24)
+            prepared.images("train", 24)
         assert asked.call_count == 1
         os.utime(next(Path(folder).glob("pets.cache/train_path_24_*.npy")))
-        data.images("train", 24)
+        prepared.images("train", 24)
         assert asked.call_count == 2
 
 # %% ../nbs/02_data_loading.ipynb #8141e949
 def test_a_full_disk_is_told_before_and_while_the_cache_is_written_and_leaves_nothing_behind():
     with tempfile.TemporaryDirectory() as folder:
-        data = drawn(folder)
+        prepared = drawn(folder)
         little = shutil.disk_usage(folder)._replace(free=1000)
         with patch("shutil.disk_usage", return_value=little):
-            assert "take 0.0 MB at" in refusal(data.images, "train", 24) and "make room there" in refusal(data.images, "train", 24)
+            assert "take 0.0 MB at" in refusal(prepared.images, "train", 24) and "make room there" in refusal(prepared.images, "train", 24)
         for code in (errno.ENOSPC, errno.EDQUOT):
             with patch("resnet_tutorial.data.np.lib.format.write_array_header_1_0", side_effect=OSError(code, os.strerror(code))):
-                assert "MB are free: make room there" in refusal(data.images, "train", 24)
+                assert "MB are free: make room there" in refusal(prepared.images, "train", 24)
         assert [f.suffix for f in Path(f"{folder}/pets.cache").iterdir()] == [".lock"]
-        assert data.images("train", 24).shape == (16, 3, 24, 24)
+        assert prepared.images("train", 24).shape == (16, 3, 24, 24)
 
 # %% ../nbs/02_data_loading.ipynb #3751d59f
 @pytest.mark.slow
@@ -284,11 +287,11 @@ def test_a_killed_writer_of_the_cache_leaves_nothing_that_is_used_and_the_next_o
         "d.decode = dying", "d.ImageData(sys.argv[1]).images('train', 24)",
     ]
     with tempfile.TemporaryDirectory() as folder:
-        data = drawn(folder)
-        assert subprocess.run([sys.executable, "-c", "\n".join(kill), data.folder]).returncode == 9
+        prepared = drawn(folder)
+        assert subprocess.run([sys.executable, "-c", "\n".join(kill), prepared.folder]).returncode == 9
         cache = Path(f"{folder}/pets.cache")
         assert len(list(cache.glob(".*.part"))) == 1 and not list(cache.glob("*.npy"))
-        assert data.images("train", 24).shape[0] == 16
+        assert prepared.images("train", 24).shape[0] == 16
         assert not list(cache.glob(".*.part")) and len(list(cache.glob("*.npy"))) == 1
 
 # %% ../nbs/02_data_loading.ipynb #37e300d7
@@ -296,27 +299,27 @@ def test_a_killed_writer_of_the_cache_leaves_nothing_that_is_used_and_the_next_o
 def test_processes_that_fill_one_cache_at_once_all_get_the_same_images():
     read = "import sys; from resnet_tutorial.data import ImageData; print(ImageData(sys.argv[1]).images('train', 24).long().sum().item())"
     with tempfile.TemporaryDirectory() as folder:
-        data = drawn(folder)
-        processes = [subprocess.Popen([sys.executable, "-c", read, data.folder], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        prepared = drawn(folder)
+        processes = [subprocess.Popen([sys.executable, "-c", read, prepared.folder], stdout=subprocess.PIPE, text=True) for _ in range(2)]
         sums = {process.communicate()[0].strip() for process in processes}
-        assert sums == {str(data.images("train", 24).long().sum().item())}
+        assert sums == {str(prepared.images("train", 24).long().sum().item())}
         assert len(list(Path(folder).glob("pets.cache/*.npy"))) == 1 and not list(Path(folder).glob("pets.cache/.*"))
 
 # %% ../nbs/02_data_loading.ipynb #17221cca
 def test_a_changed_manifest_is_refused_however_the_data_set_is_opened():
     with tempfile.TemporaryDirectory() as folder:
         options = {"n": 24, "size": 48, "split": (16, 4, 4)}
-        data = open_data("embedded_pets", out_dir=folder, **options)
-        manifest = data.folder / "manifest.csv"
+        prepared = open_data("embedded_pets", out_dir=folder, **options)
+        manifest = prepared.folder / "manifest.csv"
         whole = manifest.read_bytes()
         for damage in (whole[:len(whole) // 2], whole.replace(b"train", b"test", 1), whole.replace(b"cat", b"dog", 1), b""):
             manifest.write_bytes(damage)
-            openers = (lambda: ImageData(data.folder), lambda: open_data(str(data.folder)), lambda: open_data("embedded_pets", out_dir=folder, **options))
+            openers = (lambda: ImageData(prepared.folder), lambda: open_data(str(prepared.folder)), lambda: open_data("embedded_pets", out_dir=folder, **options))
             assert all("manifest.csv cannot be used" in refusal(opener) for opener in openers)
         manifest.unlink()
         assert all("holds no manifest.csv" in refusal(opener) and "--force" in refusal(opener) for opener in openers)
         manifest.write_bytes(whole)
-        (data.folder / "dataset.json").unlink()
+        (prepared.folder / "dataset.json").unlink()
         assert "holds no dataset.json" in refusal(openers[0]) and "holds no dataset.json" in refusal(openers[1])
 
 # %% ../nbs/02_data_loading.ipynb #c9734ef0
@@ -326,10 +329,10 @@ def test_a_root_that_is_gone_is_named_before_anything_is_read():
             Path(folder, "photos", name).mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (9, 9), (k, 20 * int(name), 0)).save(f"{folder}/photos/{name}/{k}.png")
         out = prepare("class_folders", f"{folder}/out", f"{folder}/photos")
-        data = ImageData(out)
-        assert data.class_names == ["0", "1"] and data.labels("train").tolist() == [int(name) for name in data.rows("train").class_name]
+        prepared = ImageData(out)
+        assert prepared.class_names == ["0", "1"] and prepared.labels("train").tolist() == [int(name) for name in prepared.rows("train").class_name]
         os.rename(f"{folder}/photos", f"{folder}/elsewhere")
-        assert f"should lie in {data.root}" in refusal(ImageData, out) and "no folder" in refusal(ImageData, out)
+        assert f"should lie in {prepared.root}" in refusal(ImageData, out) and "no folder" in refusal(ImageData, out)
 
 # %% ../nbs/02_data_loading.ipynb #23c4c14e
 def test_a_data_set_without_masks_says_which_truth_it_has():

@@ -32,7 +32,7 @@ from resnet_tutorial.engine.zoo import build_model
 from resnet_tutorial.models import ResNet
 from resnet_tutorial.engine.runtime import choose_runtime
 
-
+# %% ../nbs/10_depth_comparison.ipynb #6b69ab5a
 class MadeData:
     "Eight pictures with a bright square, its box, its mask and, inside, its evidence."
     name, class_names, table = "made", ["cat", "dog"], ("box_x0",)
@@ -57,7 +57,7 @@ class MadeData:
     def has(self, column):
         return True
 
-
+# %% ../nbs/10_depth_comparison.ipynb #b75d3851
 def made_run(model="resnet_small", seed=0, size=32):
     "What depth needs of a run, with random weights."
     with torch.random.fork_rng():

@@ -26,7 +26,7 @@ def table(true, cat_probability):
     columns = {"path": [f"{i}.png" for i in range(len(true))], "true": true, "predicted": predicted}
     return pd.DataFrame(columns | {"confidence": np.maximum(cat, 1 - cat), "p_cat": cat, "p_dog": 1 - cat})
 
-
+# %% ../nbs/05_evaluation.ipynb #3de27b0e
 def tiny_run(folder):
     "A network trained for one epoch on a few drawn pictures."
     data = {"n": 48, "size": 48, "split": [24, 8, 16]}

@@ -33,7 +33,7 @@ from resnet_tutorial.engine.zoo import build_model
 def picture(size=64, batch=2, seed=0):
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
-
+# %% ../nbs/09_grad_cam.ipynb #931c35f3
 def seeded(make, *args, seed=0, **options):
     "A model with fixed random weights and batch norms that have seen pictures."
     with torch.random.fork_rng():

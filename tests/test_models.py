@@ -23,7 +23,7 @@ from resnet_tutorial.models import (
     zero_init_residuals,
 )
 
-
+# %% ../nbs/03_model_building.ipynb #3e6de699
 def torchvision_resnet(depth, seed=0):
     "torchvision's ResNet with random weights and random batch-norm statistics, as if it had been trained."
     torch.manual_seed(seed)

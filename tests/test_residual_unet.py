@@ -26,7 +26,7 @@ from resnet_tutorial.residual_unet import (
 )
 from resnet_tutorial.engine.runtime import choose_runtime
 
-
+# %% ../nbs/12_residual_unet.ipynb #b320215c
 def alive(model, seed=0):
     "The model in eval mode, with batch norms that have seen pictures and a head with a bias."
     torch.manual_seed(seed)
@@ -50,7 +50,7 @@ def ghost(name, *options):
     with torch.device("meta"):
         return build_model(name, *options)
 
-
+# %% ../nbs/12_residual_unet.ipynb #ed9280e4
 def map_size(model, height, width):
     return tuple(model.features(torch.empty(2, 3, height, width, device="meta")).shape[-2:])
 

@@ -134,7 +134,7 @@ def _unsqueeze(know, out, args, kwargs):
     layout.insert(args[1] % out.ndim, ())
     return tuple(layout)
 
-
+# %% ../../nbs/engine/axes.ipynb #a551c034
 def _without(dims, layout):
     gone = {dim % len(layout) for dim in dims}
     return tuple(axis for i, axis in enumerate(layout) if i not in gone)
@@ -268,6 +268,8 @@ _RULES = {
     _flip: "flip",
     None: "as_strided_ set_ resize_ transpose_ t_ squeeze_ unsqueeze_",
 }
+
+# %% ../../nbs/engine/axes.ipynb #b1d8f2a1
 _BY_NAME = {name: rule for rule, names in _RULES.items() for name in names.split()}
 _SEVERAL = (_elementwise, _cat, _product)  # rules that can do without a layout of the first argument
 

@@ -54,7 +54,7 @@ class Processes:
             for tensor in tensors:
                 torch.distributed.broadcast(tensor, 0)
 
-
+# %% ../../nbs/engine/batches.ipynb #4f0128d2
 ALONE = Processes()
 
 # %% ../../nbs/engine/batches.ipynb #9842f1e1

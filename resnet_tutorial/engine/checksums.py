@@ -54,7 +54,7 @@ def parse(path: Path, content: bytes, parser: Callable[[bytes], T]) -> T:
         reason = (str(error).splitlines() or [""])[0][:120] or type(error).__name__
         raise DamagedFile(f"{path} is damaged: it cannot be read ({reason})") from error
 
-
+# %% ../../nbs/engine/checksums.ipynb #58058ef5
 def if_intact(read: Callable[[], T]) -> T | None:
     "What `read` returns; None where it meets a file that is absent or damaged."
     try:
@@ -142,7 +142,7 @@ def sums_text(files: dict | None) -> bytes:
     "The checksums as text, always in the same order."
     return json.dumps(files, indent=1, sort_keys=True).encode()
 
-
+# %% ../../nbs/engine/checksums.ipynb #6e029268
 def known_sums(folder: Path) -> dict[str, list[str]]:
     "As `read_sums`; where they are damaged, nothing is known, and a warning says so."
     try:
@@ -171,7 +171,7 @@ def write_checked(
         for name, content in contents.items():
             write_bytes(folder / name, content)
 
-
+# %% ../../nbs/engine/checksums.ipynb #b6c6614e
 def read_checked(folder: Path, name: str) -> bytes:
     "The bytes of a file, compared with the checksum that is kept for it. FileNotFoundError, or DamagedFile."
     for _ in range(5):  # a writer may come between the sums and the file

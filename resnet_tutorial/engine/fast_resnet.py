@@ -66,7 +66,7 @@ class SmallMapConv(torch.autograd.Function):
         of_input = nn.grad.conv2d_input(x.shape, weight, gradient, padding=1) if ctx.needs_input_grad[0] else None
         return of_input, nine_products(x, gradient) if ctx.needs_input_grad[1] else None
 
-
+# %% ../../nbs/engine/fast_resnet.ipynb #cac40f4b
 class WideConv2d(nn.Conv2d):
     "A 3x3 convolution with padding 1 and without bias that takes the faster of both ways to its weight gradient."
 

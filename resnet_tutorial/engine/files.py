@@ -44,7 +44,7 @@ def _prefix(name: str) -> str:
         short = short[:-1]
     return f".{short}."
 
-
+# %% ../../nbs/engine/files.ipynb #303a22ed
 def part_name(
     path: Path,     # the file that is to be written
 ) -> Path:          # beside it: .<name>.<host>.<process>.<random>.part
@@ -95,7 +95,7 @@ def write_safely(
         with suppress(PermissionError):
             _sync(path.parent, os.O_RDONLY)
 
-
+# %% ../../nbs/engine/files.ipynb #44dc4911
 def _sync(path: Path, flags: int) -> None:
     "Force a file, or the names in a folder, to the disk."
     handle = os.open(path, flags)

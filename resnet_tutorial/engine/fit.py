@@ -116,7 +116,7 @@ def train_into(folder: Path, recipe: Recipe, resume: bool, runtime: Runtime, pro
     processes.wait()
     return load_run(folder)
 
-
+# %% ../../nbs/engine/fit.ipynb #6a07580e
 def _state_or_damage(folder: Path) -> tuple[dict | None, DamagedFile | None]:
     "The state of a folder, or why it cannot be read; twice None where there is none."
     try:

@@ -142,7 +142,7 @@ def start_phase(session: Session, part: Pass) -> Stage:
     trainer = Trainer(session.model, session.runtime, optimizer, schedule, loss, **more)
     return Stage(trainer, batches, head_only, _validation_options(recipe))
 
-
+# %% ../../nbs/engine/phases.ipynb #d411c8fa
 def _validation_options(recipe: Recipe) -> dict:
     "How a phase is validated: without label smoothing and class weights."
     loss = loss_function(recipe, training=False)

@@ -60,7 +60,7 @@ def read_overrides(changes: Mapping[str, Any] | Iterable[str]) -> dict[str, Any]
     "Overrides as key and value, whether they come as a mapping or as texts."
     return dict(changes) if isinstance(changes, Mapping) else dict(map(read_override, changes))
 
-
+# %% ../../nbs/engine/recipe_files.ipynb #22de5aec
 def find_place(key: str, values: dict) -> tuple:
     "'phases.head.epochs' -> ('phases', 0, 'epochs'); ValueError names what there is."
     first, *rest = key.split(".")
@@ -149,7 +149,7 @@ def find_recipe(name: str | Path) -> Path:
     known = [path.stem for path in recipe_paths()]
     raise FileNotFoundError(f"no recipe {str(name)!r}: neither a file nor one of {known}; {did_you_mean(str(name), known)}".rstrip("; "))
 
-
+# %% ../../nbs/engine/recipe_files.ipynb #49053cf2
 def read_recipe(name: str | Path) -> tuple[dict, dict[tuple, str], Path]:
     "Values, places and file of a recipe, unchecked."
     if (Path(name) / "manifest.csv").is_file():
@@ -170,7 +170,7 @@ def load_recipe(
     "Read, change and check a recipe; another length or seed shows in the run folder's name."
     return check_recipe(*read_recipe(name), data_root, out_dir, {"epochs": epochs, "seed": seed} | read_overrides(overrides))
 
-
+# %% ../../nbs/engine/recipe_files.ipynb #c084f51b
 def check_recipe(
     values: dict,  # of a recipe; changed in place
     places: dict[tuple, str],  # where each is said, see `read_yaml`

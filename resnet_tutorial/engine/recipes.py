@@ -196,7 +196,7 @@ def points_outside(recipe: Recipe, phases: list[Phase]) -> Iterator[tuple[tuple,
     if warming and recipe.warmup >= min(warming):
         yield ("warmup",), f"a warm-up of {recipe.warmup:g} {recipe.unit} fills a phase of {min(warming)}: nothing is left to train"
 
-
+# %% ../../nbs/engine/recipes.ipynb #991cce77
 def exclusions(recipe: Recipe, phases: list[Phase]) -> Iterator[tuple[tuple, str]]:
     "Pairs of which one makes the other meaningless."
     if recipe.balance_classes and recipe.class_weights == "balanced":

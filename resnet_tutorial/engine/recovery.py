@@ -102,7 +102,7 @@ def folder_differences(folder: Path, recipe: Recipe, data_sha256: str) -> list[s
         other.append("the data, whose manifest has changed")
     return list(dict.fromkeys(other))
 
-
+# %% ../../nbs/engine/recovery.ipynb #a5bfd0be
 def listed(names: list[str], limit: int = 5) -> str:
     "Names, the first few of many."
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
@@ -130,7 +130,7 @@ def is_complete(folder: Path, recipe: Recipe) -> bool:
     whole = all(if_intact(lambda name=name: read_weights(folder / name)) for name in names)
     return whole and history is not None and reaches_budget(history, recipe)
 
-
+# %% ../../nbs/engine/recovery.ipynb #23a69fd7
 def may_start(folder: Path, session: Session, damage: DamagedFile | None, say: Callable[[str], None]) -> bool:  # False: it is finished
     "Whether a folder without a readable state is free for a recipe; ValueError or FileExistsError where it is not."
     recipe, processes = session.recipe, session.processes
@@ -149,7 +149,7 @@ def may_start(folder: Path, session: Session, damage: DamagedFile | None, say: C
         say(f"{damage}; a finished run does not need it")
     return False
 
-
+# %% ../../nbs/engine/recovery.ipynb #6f397587
 def _must_be_ours(folder: Path, recipe: Recipe, data_sha256: str, damage: DamagedFile | None) -> None:
     "Raise ValueError or FileExistsError where a folder without a readable state holds anything of another run."
     try:
@@ -185,7 +185,7 @@ def recover(folder: Path, session: Session, state: dict | None, say: Callable[[s
         say(f"{folder}: {', '.join(dict.fromkeys(restored))} written again from the state")
     return restored
 
-
+# %% ../../nbs/engine/recovery.ipynb #2a0b6c6f
 def _must_not_replace(folder: Path, state: dict) -> None:
     "Raise an error where a file that would be published again is a folder, or the intact weights of another run."
     for name in ("recipe.yaml", "environment.json", "timing.csv", "history.csv", "best.safetensors", "last.safetensors", SUMS):
@@ -213,7 +213,7 @@ def _restore_best(folder: Path, state: dict) -> None:
     raise DamagedFile(f"{kept} and {folder / 'best.safetensors'} are damaged or absent: the best weights, of epoch {best}, are lost"
                       f"{what_works(folder, 'best')}; to train anew, choose another out_dir")
 
-
+# %% ../../nbs/engine/recovery.ipynb #c991db82
 def _restore_published(folder: Path, state: dict) -> list[str]:
     "Publish again where files are not as the state says."
     names = unpublished(folder, state)
@@ -246,7 +246,7 @@ def _restore_descriptions(folder: Path, session: Session, state: dict) -> list[s
         write_checked(folder, lost)
     return list(lost)
 
-
+# %% ../../nbs/engine/recovery.ipynb #4a010b4f
 def _still_describes(folder: Path, name: str, state: dict) -> bool:
     "Whether a description that is not what the run was started with is still right: written by a later resume, or by version 0.1."
     if "described" in state and name not in (if_intact(lambda: read_sums(folder)) or {}):
@@ -258,7 +258,7 @@ def _still_describes(folder: Path, name: str, state: dict) -> bool:
         return found is not None and comparable(found) == state["recipe"]
     return "described" not in state and if_intact(lambda: read_json(folder, name)) is not None
 
-
+# %% ../../nbs/engine/recovery.ipynb #e1eb9f87
 def _restore_from_weights(folder: Path, recipe: Recipe, say: Callable[[str], None]) -> None:
     "Where a finished run, of this recipe, has no state: restore what the headers of its weights know."
     weights = [if_intact(lambda name=name: read_weights(folder / name)) for name in ("best.safetensors", "last.safetensors")]

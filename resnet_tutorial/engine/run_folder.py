@@ -98,7 +98,7 @@ def state_facts(state: dict) -> dict:
     known["history"] = {"columns": list(state["history"][0]), "rows": [list(row.values()) for row in state["history"]]}
     return {**state["facts"], "epoch": len(state["history"]), **known}
 
-
+# %% ../../nbs/engine/run_folder.ipynb #81c3c5d2
 def facts_history(facts: dict | None) -> list[dict]:
     "The rows of the history that weights know, up to their epoch; none where they are of version 0.1 or not ours."
     known = (facts or {}).get("history", {"columns": [], "rows": []})
@@ -170,7 +170,7 @@ def is_epoch(
         return False
     return tensors is None or (found.keys() == tensors.keys() and all(torch.equal(found[k], v) for k, v in tensors.items()))
 
-
+# %% ../../nbs/engine/run_folder.ipynb #a7932a7b
 def unpublished(folder: Path, state: dict) -> list[str]:
     "Which of the files that people read are absent, damaged, or older than the state."
     epoch, tables = len(state["history"]), {name: table_bytes(state[name]) for name in ("timing", "history")}

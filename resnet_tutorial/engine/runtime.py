@@ -169,7 +169,7 @@ def report_bundle(
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return {"text/plain": f"{name} = {text}", NUMBER_MIME: {"name": name, "value": value if defined else None}}
 
-
+# %% ../../nbs/engine/runtime.ipynb #c92f3529
 def report(name: str, value: float | int | bool | str) -> None:
     "Show `name = value` and hand the number to whoever executes the notebook (`numbers` in summary.json)."
     bundle = report_bundle(name, value)

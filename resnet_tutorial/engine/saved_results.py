@@ -69,7 +69,7 @@ def kept_runs(
         }
     return found
 
-
+# %% ../../nbs/engine/saved_results.ipynb #741c158f
 def run_table(runs: dict[str, dict]) -> pd.DataFrame:  # a row a run
     "What was trained, how good it is on the test split, what it cost, and how to repeat it."
     rows = []
@@ -141,7 +141,7 @@ def percent(value: float, sd: float | None = None) -> str:
     "0.9123 -> 91.2 %, with a standard deviation where there is one."
     return f"{100 * value:.1f} %" if sd is None or pd.isna(sd) else f"{100 * value:.1f} ± {100 * sd:.1f} %"
 
-
+# %% ../../nbs/engine/saved_results.ipynb #7f92abd1
 def markdown(table: pd.DataFrame) -> str:
     "A table as Markdown; a bar in a cell would end it and is escaped."
     cells = [list(table.columns), ["---"] * len(table.columns), *table.astype(object).fillna("").astype(str).values.tolist()]

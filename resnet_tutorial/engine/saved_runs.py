@@ -120,7 +120,7 @@ def legible_recipe(folder: Path) -> Recipe | None:
     file = folder / "recipe.yaml"
     return if_intact(lambda: parse(file, read_whole(file), lambda text: _parse_recipe(folder, text)))
 
-
+# %% ../../nbs/engine/saved_runs.ipynb #bfc8cb58
 def _run_recipe(folder: Path, facts: dict) -> Recipe:  # facts: in the header of the run's weights
     "The recipe in recipe.yaml; where that is absent or damaged, the one that the weights know, and a warning."
     try:
@@ -155,7 +155,7 @@ def _checkpoint_weights(folder: Path, checkpoint: str) -> tuple[dict[str, torch.
         warnings.warn(f"{problem}; the same weights in {folder / 'state'} are used; resume the training to restore it", DamageWarning, stacklevel=3)
         return kept
 
-
+# %% ../../nbs/engine/saved_runs.ipynb #c0c5a497
 def _kept_weights(folder: Path, checkpoint: str) -> tuple[dict[str, torch.Tensor], dict] | None:
     "The weights that the state holds for a checkpoint; None where it holds none."
     state = if_intact(lambda: load_state(folder))
@@ -197,7 +197,7 @@ def run_history(folder: Path) -> pd.DataFrame:
         warnings.warn(f"{error}; the history in {rows[1]} is used", DamageWarning, stacklevel=3)
         return pd.read_csv(io.BytesIO(table_bytes(rows[0])))
 
-
+# %% ../../nbs/engine/saved_runs.ipynb #4743d6e3
 def _known_history(folder: Path) -> tuple[list[dict], Path] | None:
     "The rows that history.csv should have, and the file that knows them; None where none does."
     found = if_intact(lambda: read_weights(folder / "last.safetensors"))

@@ -92,7 +92,7 @@ class Analysis:
     text: str
     files: list[Path]
 
-
+# %% ../../nbs/workshop/analysis.ipynb #ae4af450
 def analyze(
     table: str | Path,  # a file as `read_analysis` reads it
     out: str | Path | None = None,  # None: analysis/ in the run folder
@@ -115,7 +115,7 @@ def analyze(
     files = [folder / "numerical_results.txt", folder / "history.png", *_save_confusion(run, predictions, folder)]
     return Analysis(folder, predictions, text, files + _save_panels(run, most_confident(predictions, count), names, folder / "CAM"))
 
-
+# %% ../../nbs/workshop/analysis.ipynb #49cf5773
 def _save_confusion(run: Run, predictions: pd.DataFrame, folder: Path, limit: int = 40) -> list[Path]:
     "The confusion matrix as a figure, for up to `limit` classes; more cannot be read."
     if len(run.class_names) > limit:

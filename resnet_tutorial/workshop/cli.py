@@ -70,7 +70,7 @@ def execute_command(
     summary = execute_notebooks(notebooks or [], parameters, out, budget, wanted, keep=keep)
     raise typer.Exit({"ok": 0, "failed": 1, "interrupted": 130}[summary["status"]])
 
-
+# %% ../../nbs/workshop/cli.ipynb #11ea4406
 @app.command("run", help="Deprecated: the old name of execute.")
 @functools.wraps(execute_command)
 def run_command(*arguments, **options) -> None:
@@ -123,7 +123,7 @@ def evaluate_command(
 PICTURES = typer.Argument(help="Picture files, or folders that hold some.")
 OUT = typer.Option(help="Where files go; by default new/ in the run folder.")
 
-
+# %% ../../nbs/workshop/cli.ipynb #b6647982
 @app.command("predict")
 def predict_command(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
@@ -149,7 +149,7 @@ def predict_command(
         typer.echo(f"{len(save_cams(trained, pictures, folder))} files of maps")
     typer.echo(f"kept in {folder}")
 
-
+# %% ../../nbs/workshop/cli.ipynb #08371f1d
 def must_replace(file: Path, columns: list[str]) -> None:
     "FileExistsError where a table of another kind, perhaps somebody's work, has the name of one that is to be written."
     if file.exists() and not file.read_bytes().startswith(",".join(columns).encode()):

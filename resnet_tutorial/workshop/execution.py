@@ -89,7 +89,7 @@ def execute_jobs(jobs: list[Job], report: Report, progress: Progress, interrupts
         interrupts.release()
     return "ok" if all(entry["status"] == "ok" for entry in report.summary["notebooks"]) else "failed"
 
-
+# %% ../../nbs/workshop/execution.ipynb #afd057bd
 def _execute_and_report(jobs: list[Job], report: Report, progress: Progress) -> None:
     "Execute the jobs, and leave a report however that ends; what is no fault of a notebook is raised."
     with Interrupts() as interrupts:

@@ -61,7 +61,7 @@ def write_notebook(
             cells[-1].metadata.tags = ["parameters"]
     nbformat.write(new_notebook(cells=cells), path)
 
-
+# %% ../../nbs/workshop/mini_repository.ipynb #63342b36
 @contextlib.contextmanager
 def mini_repo(
     notebooks: dict[str, list[str]],  # name, such as `01_data` or `engine/recipes` -> cell sources

@@ -115,7 +115,7 @@ def execute_one(
         entry["error"] |= {"message": short_story[status], "traceback": ""}
     return with_broken(entry | finish_notebook(job))
 
-
+# %% ../../nbs/workshop/one_notebook.ipynb #1bf9a0cb
 def with_broken(entry: dict) -> dict:
     "A notebook whose cells all passed and that left a broken output has failed; the error says which."
     if not entry["broken"]:

@@ -113,7 +113,7 @@ def read_notebook(
     _check_place(notebook)
     return notebook
 
-
+# %% ../../nbs/workshop/reading.ipynb #a3dd984e
 def _check_place(notebook: Notebook) -> None:
     "Refuse a module whose name does not say where its notebook lies."
     module, folder = notebook.module, notebook.folder.replace("/", ".")

@@ -26,7 +26,7 @@ SMALL_FILES = ("environment.json", "history.csv", "timing.csv")
 MAPS = "maps.json"  # in report/, where `score_run_maps` could score maps
 FIGURES = ("history.png", "confusion_*.png", "curves_*.png")  # not the galleries: they show photographs
 
-
+# %% ../../nbs/workshop/results.ipynb #43a9bf43
 def keep_run(
     run: str | Path,  # a run folder that was evaluated
     results: str | Path = "results",

@@ -52,7 +52,7 @@ class Study:
     draw: Callable[[Path], Figure] | None = None  # None: the figure is kept with a run
     files: tuple[str, ...] = ()  # long tables below results/
 
-
+# %% ../../nbs/workshop/results_page.ipynb #6e33b54a
 def pets_table(results: Path) -> pd.DataFrame:
     "The trainings on drawn cats and dogs one by one, and together as the README shows them."
     rows = []
@@ -77,6 +77,8 @@ PETS = Study(
     ("embedded_pets/scores.json",),
     files=("embedded_pets/predictions.csv",),
 )
+
+# %% ../../nbs/workshop/results_page.ipynb #bb1377ed
 CATS_VS_DOGS = Study(
     "Photographs of cats and dogs", "21_study_cats_vs_dogs",
     "Two source systems classify Kaggle's cats and dogs. Our ResNet-18 starts from ImageNet weights and is meant to be good. The other "
@@ -116,6 +118,8 @@ DEPTH = Study(
     depth_table, "figures/depth.png", "A dot plot with a row per network: change of the map's area, and share of images whose early focus is lost.",
     ("depth/claim.csv", "depth_shortcut/claim.csv"), depth_figure, ("depth/claim.csv", "depth/summary.csv", "depth_shortcut/claim.csv", "depth_shortcut/summary.csv"),
 )
+
+# %% ../../nbs/workshop/results_page.ipynb #b32059d7
 UNET = Study(
     "Residual U-Net: is a finer map a better map?", "24_study_imagenet_unet",
     "A plain network against a U-Net round the same encoder, trained alike. Scored are the class activation maps of images that both answer "
@@ -152,7 +156,7 @@ def section(study: Study, results: Path) -> list[str]:
     parts = [f"## {study.title}", f"{study.question} [The study](nbs/{study.notebook}.ipynb)", f"![{study.alt}](results/{study.figure})"]
     return parts + [markdown(study.table(results))] + ([f"More: {links}."] if links else [])
 
-
+# %% ../../nbs/workshop/results_page.ipynb #6b3344e1
 def commands(table: pd.DataFrame) -> str:
     "A command per run, as a code block."
     return "\n".join(["```sh", *table.command, "```"])

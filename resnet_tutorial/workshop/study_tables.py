@@ -57,7 +57,7 @@ def yes(value: bool) -> str:
     "yes or no."
     return "yes" if value else "no"
 
-
+# %% ../../nbs/workshop/study_tables.ipynb #c7eb5f56
 def unet_table(results: Path) -> pd.DataFrame:
     "Pixel average precision of the class activation maps: the plain network, the U-Net, and a map that never looks."
     scores = pd.read_csv(results / "unet" / "summary.csv").fillna({"method": ""})
@@ -92,7 +92,7 @@ def accuracy_figure(results: Path, data: str) -> Figure:
     finish(axis, "test accuracy, %")
     return figure
 
-
+# %% ../../nbs/workshop/study_tables.ipynb #a4235919
 def finish(axis, label: str) -> None:
     "Rows from top to bottom, a labelled axis, a legend below."
     axis.invert_yaxis()
@@ -114,7 +114,7 @@ def depth_figure(results: Path) -> Figure:
     finish(axis, "first block to last block")
     return figure
 
-
+# %% ../../nbs/workshop/study_tables.ipynb #55d0a511
 def unet_figure(results: Path) -> Figure:
     "Pixel average precision of the class activation maps per data set and truth, with the standard deviation over trainings."
     table = pd.read_csv(results / "unet" / "summary.csv").fillna({"method": ""})

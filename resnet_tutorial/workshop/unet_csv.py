@@ -35,7 +35,7 @@ def positive(text: str) -> float:
         raise ValueError(text)
     return number
 
-
+# %% ../../nbs/workshop/unet_csv.ipynb #847bc3b1
 CSV_KEYS: dict[str, tuple[str, Callable, str]] = {  # key -> recipe key, how it is read, what is expected
     "modelPath": ("weights", str, "a file of weights, or None"),
     "learningRate": ("learning_rate", positive, "a number above 0, as in 1e-3"),
@@ -173,7 +173,7 @@ def read_analysis(path: str | Path) -> AnalysisTable:
     places = [near_table(path, rows[key]) for key in ("dataInfosPath", "classNamePath")]
     return AnalysisTable(path, model.parent, model.stem, *places, size and int(size), subjects)
 
-
+# %% ../../nbs/workshop/unet_csv.ipynb #0fdc39d0
 def near_table(table: Path, place: str) -> Path | None:
     "A place as given, or beside the table; None for the word None."
     if place == "None":

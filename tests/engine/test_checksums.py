@@ -26,7 +26,7 @@ from resnet_tutorial.engine.checksums import (
     write_checked,
 )
 
-
+# %% ../../nbs/engine/checksums.ipynb #e3351422
 def with_bit_flipped(content, position, bit=0):
     "The same bytes but for one bit."
     return content[:position] + bytes([content[position] ^ 1 << bit]) + content[position + 1 :]

@@ -27,7 +27,7 @@ def made_data(size=32):
     return SimpleNamespace(images=lambda split, size: images, labels=lambda split: torch.arange(8) % 2,
                            masks=lambda split, size: masks, has=lambda kind: True)
 
-
+# %% ../../nbs/engine/explorer.ipynb #3fcf2696
 def made_run():
     "What the explorer needs of a run, with random weights."
     with torch.random.fork_rng():

@@ -20,7 +20,7 @@ import pytest
 import resnet_tutorial
 from resnet_tutorial.engine.files import part_name, remove_leftovers, write_bytes, write_safely, write_text
 
-
+# %% ../../nbs/engine/files.ipynb #9683e2d0
 WRITER = """
 import sys
 from pathlib import Path
@@ -394,7 +394,7 @@ def direct_writes(source):
     visit(tree, "")
     return found
 
-
+# %% ../../nbs/engine/files.ipynb #66be0484
 def sources(root):
     "The files that are searched, and their Python: modules whole, notebooks their cells that are neither exported nor tests."
     for folder in ("resnet_tutorial", "data_prep", "benchmarks"):
@@ -406,6 +406,8 @@ def sources(root):
 
 
 PRIVATE = "into a folder of its own that is renamed when it is whole, or that is temporary"
+
+# %% ../../nbs/engine/files.ipynb #5403363f
 ALLOWED = {  # (file, function) -> why it may
     ("resnet_tutorial/engine/files.py", "write_safely"): "the writer itself",
     ("resnet_tutorial/workshop/rendering.py", "_make_frame"): PRIVATE,

@@ -32,6 +32,7 @@ from resnet_tutorial.engine.saved_runs import comparable, load_run
 from resnet_tutorial.engine.fit import explain_stop, fit, train_or_load
 from resnet_tutorial.loop import validate
 
+# %% ../../nbs/engine/fit.ipynb #0fcc4b32
 TINY = {"n": 40, "size": 48, "split": [24, 8, 8]}
 PHASES = [{"name": "probe", "epochs": 1, "train": ["fc.*"]}, {"name": "full", "epochs": 2}]
 
@@ -104,6 +105,7 @@ if "full disk" in sys.argv:  # no file may grow larger
 fit(recipe, resume=True)
 """
 
+# %% ../../nbs/engine/fit.ipynb #0b6d9c07
 ONE_OF_TWO = """
 import os, sys
 from pathlib import Path
@@ -124,6 +126,7 @@ training.fit(Recipe.model_validate_json(Path(sys.argv[1]).read_text()), resume=T
 print(f"<{torch.distributed.get_rank()} of {torch.distributed.get_world_size()}>", flush=True)
 """
 
+# %% ../../nbs/engine/fit.ipynb #f1096da4
 FROM_A_NOTEBOOK = """
 import sys
 import torch
@@ -297,7 +300,7 @@ def spoil(path):
     content[len(content) // 2] ^= 4
     path.write_bytes(content)
 
-
+# %% ../../nbs/engine/fit.ipynb #164ff78e
 def empty(path):
     "Leave nothing in a file."
     path.write_bytes(b"")

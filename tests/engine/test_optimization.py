@@ -26,7 +26,7 @@ def optimizer_of(net, **changes):
     recipe = tiny_recipe(**changes)
     return make_optimizer(net, recipe, all_phases(recipe)[0])
 
-
+# %% ../../nbs/engine/optimization.ipynb #af4326ef
 def random_steps(optimizer, parameters, steps=5):
     "Steps along gradients that are the same at every call; returns the parameters."
     generator = torch.Generator().manual_seed(3)

@@ -22,7 +22,7 @@ from resnet_tutorial.engine.runtime import setup
 
 TINY = {"n": 40, "size": 48, "split": [24, 8, 8]}
 
-
+# %% ../../nbs/engine/phases.ipynb #af20e266
 def tiny_session(folder, **changes):
     "A session that is ready for its first phase."
     values = {"name": "tiny", "data": TINY, "image_size": 32, "batch_size": 8, "precision": "float32", "device": "cpu"}

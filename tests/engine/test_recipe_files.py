@@ -21,7 +21,7 @@ def refused(text, **options):
             load_recipe(path, **options)
     return str(error.value).replace(f"{path}, ", "").replace(str(path), "the file")
 
-
+# %% ../../nbs/engine/recipe_files.ipynb #4c77aa87
 def loaded(text, name="r.yaml", **options):
     "The recipe in a file of this text."
     with tempfile.TemporaryDirectory() as folder:

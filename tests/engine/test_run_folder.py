@@ -16,7 +16,7 @@ import torch
 from resnet_tutorial.engine.recipes import Recipe
 from resnet_tutorial.engine.run_folder import commit, hold, load_state, publish, start_weights
 
-
+# %% ../../nbs/engine/run_folder.ipynb #70177f53
 HOLDER = """
 import sys, time
 from pathlib import Path

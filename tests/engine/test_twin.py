@@ -22,7 +22,7 @@ from resnet_tutorial.engine.zoo import build_model
 def picture(size=64, batch=2, seed=0):
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
-
+# %% ../../nbs/engine/twin.ipynb #01c3c382
 class Holds(nn.Module):
     "A convolution and a head, and between them a batch norm and a dropout that are kept as `keep` says."
 
@@ -137,9 +137,13 @@ def test_what_a_forward_pass_writes_down_stays_in_the_twin():
             return self.last + torch.rand(1, generator=self.generator) + (0 if self.itself[0] is self else torch.nan)
 
 
+    def add_hook(model, noted):
+        model.conv.register_forward_hook(lambda module, args, out: noted.append(model.mean.add_(1)))
+
+
     model, noted = Diary(), []
     state = model.generator.get_state()
-    model.conv.register_forward_hook(lambda module, args, out: noted.append(model.mean.add_(1)))
+    add_hook(model, noted)
     assert feature_maps(model, picture(8), "conv")["conv"].isfinite().all() and twin(model)(picture(8)).isfinite().all()
     assert model.calls == model.counter == 0 and model.mean.eq(0).all() and model.generator.get_state().equal(state)
     assert not model.seen and not model.pages and not noted and not hasattr(model, "last") and model.itself[0] is model
@@ -160,26 +164,30 @@ def test_slots_class_attributes_and_special_methods_do_not_keep_a_module_from_it
     outside = nn.BatchNorm2d(4)
 
 
-    class Odd(nn.Module):
-        __slots__ = ("hidden",)
-        layers = [nn.BatchNorm2d(4), nn.Dropout()]
+    def odd_class(outside):
+        class Odd(nn.Module):
+            __slots__ = ("hidden",)
+            layers = [nn.BatchNorm2d(4), nn.Dropout()]
 
-        def __new__(cls, needed):
-            return super().__new__(cls)
+            def __new__(cls, needed):
+                return super().__new__(cls)
 
-        def __init__(self, needed):
-            super().__init__()
-            object.__setattr__(self, "hidden", (nn.Dropout(),))
-            self.conv = needed
+            def __init__(self, needed):
+                super().__init__()
+                object.__setattr__(self, "hidden", (nn.Dropout(),))
+                self.conv = needed
 
-        def __setattr__(self, name, value):
-            assert "conv" not in self._modules, "frozen"
-            super().__setattr__(name, value)
+            def __setattr__(self, name, value):
+                assert "conv" not in self._modules, "frozen"
+                super().__setattr__(name, value)
 
-        def forward(self, x):
-            return self.layers[1](self.hidden[0](outside(self.layers[0](self.conv(x)))))
+            def forward(self, x):
+                return self.layers[1](self.hidden[0](outside(self.layers[0](self.conv(x)))))
+
+        return Odd
 
 
+    Odd = odd_class(outside)
     model, x = Odd(nn.Conv2d(3, 4, 3)), picture(8)
     torch.testing.assert_close(twin(model)(x), model.conv(x).detach() / (1 + 1e-5))
     assert outside.num_batches_tracked == Odd.layers[0].num_batches_tracked == 0 and outside.training

@@ -19,7 +19,7 @@ from resnet_tutorial.engine.zoo import NETWORKS, UNETS, build_model
 from resnet_tutorial.models import BasicBlock, Bottleneck, ResNet, receptive_fields
 from resnet_tutorial.residual_unet import residual_unet
 
-
+# %% ../../nbs/engine/zoo.ipynb #40f75f10
 def torchvision_resnet(depth, seed=0):
     "torchvision's ResNet with random weights and random batch-norm statistics, as if it had been trained."
     torch.manual_seed(seed)
@@ -43,7 +43,7 @@ def alive(model, seed=0):
             model.train()(torch.randn(4, 3, 64, 64))
     return model.eval()
 
-
+# %% ../../nbs/engine/zoo.ipynb #15d64110
 def ghost(name, *options):
     "A model without memory: shapes and counts cost nothing."
     with torch.device("meta"):

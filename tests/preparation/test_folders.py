@@ -262,7 +262,7 @@ def in_each(place, count, classes=("cat", "dog")):
     "{place/class: count}"
     return {f"{place}/{c}": count for c in classes}
 
-
+# %% ../../nbs/preparation/folders.ipynb #ebdde17a
 def read_as(counts, name="class_folders", **arguments):
     "Classes, images of each split, files left out by reason, and notes of a tree."
     with tempfile.TemporaryDirectory() as folder:

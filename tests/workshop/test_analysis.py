@@ -20,7 +20,7 @@ def small_run(folder):
     run = fit(Recipe(name="tiny", data=data, image_size=48, epochs=1, batch_size=8, out_dir=f"{folder}/tiny"))
     return run, recommend_analysis(run.folder, run.recipe)
 
-
+# %% ../../nbs/workshop/analysis.ipynb #788d0a33
 def table_file(folder, **changes):
     "A table with the source's keys."
     rows = {"modelPath": "best.safetensors", "dataInfosPath": "None", "classNamePath": "None", "imageSize": "48", "resultsSubjects": "Accuracy"}

@@ -43,6 +43,8 @@ def finished(cells, outputs):
 
 
 RED = Image.new("RGB", (30, 20), "red")
+
+# %% ../../nbs/workshop/chapter_page.ipynb #3dc30cfd
 BROKEN = {
     "not base64": {"image/png": "hello, world!"},
     "these 7 bytes are no image": {"image/png": base64.b64encode(b"garbage").decode()},

@@ -17,7 +17,7 @@ from PIL import Image
 from resnet_tutorial.workshop.cli import main
 from resnet_tutorial.workshop.mini_repository import mini_repo, same_imports
 
-
+# %% ../../nbs/workshop/cli.ipynb #d1f66dc8
 def command(folder, *arguments):
     "Call the command in a folder: exit code, what it printed, and what it printed on stderr."
     out, err, code = io.StringIO(), io.StringIO(), 0

@@ -82,7 +82,7 @@ summary = execute_notebooks([], out="out", root=".", say=str)
 sys.exit(130 if summary["status"] == "interrupted" else 1)
 """
 
-
+# %% ../../nbs/workshop/execution.ipynb #d51e05ee
 def struck(root, place, name, number):
     "The exit code, summary and page of an execution that gets a signal twice at this step."
     listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
@@ -226,7 +226,7 @@ def free_port():
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
-
+# %% ../../nbs/workshop/execution.ipynb #37772e0f
 @contextlib.contextmanager
 def jupyter_lab(root, home):
     "JupyterLab on a folder, with all its settings in `home`; gives the address of its documents and the token."
@@ -251,7 +251,7 @@ def jupyter_lab(root, home):
             server.terminate()
             server.wait(20)
 
-
+# %% ../../nbs/workshop/execution.ipynb #9b3e71a8
 def wait_for(address, server, log):
     for _ in range(300):
         try:

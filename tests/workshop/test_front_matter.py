@@ -26,7 +26,7 @@ def sources_of(content):
     "The sources of a notebook's cells."
     return ["".join(cell["source"]) for cell in json.loads(content)["cells"]]
 
-
+# %% ../../nbs/workshop/front_matter.ipynb #7efb1519
 def mini_book(folder):
     "Two chapters, a study, a notebook of the engine and an index."
     home = Path(folder) / "nbs"

@@ -15,7 +15,7 @@ from resnet_tutorial.engine.recipe_files import load_recipe
 from resnet_tutorial.engine.saved_results import kept_runs, run_table, spread
 from resnet_tutorial.workshop.results import keep_run, write_results
 
-
+# %% ../../nbs/workshop/results.ipynb #fb34bbe5
 def run_folder(root, name="embedded_pets", seed=0, accuracy=0.9):
     "A run folder as training and evaluation leave it, without training."
     folder = Path(root) / "runs" / name

@@ -21,7 +21,7 @@ def loaded(text, name, **options):
         path.write_text(text)
         return load_csv(path, **options)
 
-
+# %% ../../nbs/workshop/unet_csv.ipynb #a1ae795d
 def table_file(folder, **changes):
     "A table with the source's keys."
     rows = {"modelPath": "best.safetensors", "dataInfosPath": "None", "classNamePath": "None", "imageSize": "48", "resultsSubjects": "Accuracy"}
