@@ -16,6 +16,7 @@ from .layouts import summary
 from .manifest import partial_folder, read_info
 from .preparation import prepare
 from .sources import SOURCES
+from resnet_tutorial.engine.names import printable
 
 EXAMPLES = """\b
 examples:
@@ -96,10 +97,10 @@ def _run(given: dict) -> None:
     chart, several = given.pop("chart"), {k: list(given.pop(k) or []) or None for k in ("split", "split_numbers")}
     out = prepare(given.pop("name"), given.pop("out"), given.pop("source"), **several, **given, **options)
     with partial_folder(out) if chart else nullcontext():  # nobody replaces `out` while the chart is written into it
-        typer.echo(summary(out))
+        typer.echo(printable(summary(out), keep="\n"))
         if chart:
             save_counts(read_info(out), out / "counts.png")
-    typer.echo(f"in {out}")
+    typer.echo(f"in {printable(out)}")
 
 
 def main(words: list[str] | None = None) -> None:
@@ -107,7 +108,7 @@ def main(words: list[str] | None = None) -> None:
     try:
         app(repeat_options(sys.argv[1:] if words is None else words), prog_name="python -m data_prep")
     except DataError as error:
-        typer.echo(f"python -m data_prep: {error}", err=True)
+        typer.echo(f"python -m data_prep: {printable(error, keep=chr(10))}", err=True)
         raise SystemExit(2) from None
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from resnet_tutorial.engine.files import write_safely
+from resnet_tutorial.engine.names import label_text
 
 # %% ../nbs/preparation/prepare.ipynb #1772ec93
 def plot_counts(
@@ -19,12 +20,13 @@ def plot_counts(
     import matplotlib.pyplot as plt
 
     counts = pd.DataFrame(info["counts"]).head(most)
+    counts.index = counts.index.map(label_text)
     ax = ax or plt.subplots(figsize=(max(5, 1.2 * len(counts)), 3.2), layout="constrained")[1]
     colours = plt.get_cmap("viridis")([0.15, 0.5, 0.85])
     counts.plot.bar(ax=ax, color=colours, width=0.8, rot=0 if len(counts) < 6 else 40)
     for bars in ax.containers:
         ax.bar_label(bars, fontsize=8, padding=1)
-    ax.set(title=f"{info['name']}: {info['images']:,} images", xlabel="", ylabel="images")
+    ax.set(title=f"{label_text(info['name'])}: {info['images']:,} images", xlabel="", ylabel="images")
     ax.margins(y=0.12)
     ax.legend(title=None, frameon=False)
     return ax

@@ -8,53 +8,146 @@ import io
 import os
 import stat
 import struct
+import threading
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
+from .errors import ImageError
+
+MAX_PIXELS = 2**27  # 134 million; a larger image is not decoded
+MAX_BYTES = 2**30   # a larger file is not read
+LARGE = 2**24       # pixels; of images above that, one is in memory at a time
+_ONE_LARGE = threading.Lock()
+_STRIP = 2**21      # pixels that are converted at a time
+
 # %% ../nbs/preparation/image_files.ipynb #ffd87905
-def _upright(image: Image.Image) -> Image.Image:
-    "The picture turned as its EXIF orientation asks; where the EXIF block is damaged, as it is stored."
+def _turn_upright(image: Image.Image) -> None:
+    "Turn an image as its EXIF orientation asks; where the EXIF block is damaged, it stays as it is stored."
+    image.load()  # outside: a damaged image is an error
     try:
-        return ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
     except (SyntaxError, struct.error, ValueError, TypeError, KeyError):
-        return image.copy()  # a damaged EXIF block says nothing about the pixels
+        return  # a damaged EXIF block says nothing about the pixels
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    "The rows of an image, some at a time, with the number of the first: what is made of all at once takes memory."
+    step = max(1, _STRIP // image.width)
+    for top in range(0, image.height, step):
+        yield top, image.crop((0, top, image.width, min(top + step, image.height)))
 
 # %% ../nbs/preparation/image_files.ipynb #f7b5c57e
 def _to_8_bits(
     image: Image.Image,  # mode I;16, I or F: one channel, more than 8 bits
 ) -> Image.Image:        # mode L
     "White is 65535 for 16-bit files; for 32-bit ones the smallest of 1 (float only), 255, 65535 that holds every pixel."
-    pixels = np.asarray(image).astype(np.float64)
+    highest = max(np.asarray(strip).astype(np.float64).max() for _, strip in _strips(image))
     whites = [65535] if image.mode.startswith("I;16") else [255, 65535] if image.mode == "I" else [1, 255, 65535]
-    white = next((w for w in whites if pixels.max() <= w), max(pixels.max(), 1))
-    return Image.fromarray(np.round(np.clip(pixels / white, 0, 1) * 255).astype(np.uint8))
+    white = next((w for w in whites if highest <= w), max(highest, 1))
+    grey = np.empty((image.height, image.width), np.uint8)
+    for top, strip in _strips(image):
+        pixels = np.asarray(strip).astype(np.float64)
+        grey[top : top + len(pixels)] = np.round(np.clip(pixels / white, 0, 1) * 255).astype(np.uint8)
+    return Image.fromarray(grey)
+
+
+def _on_white(image: Image.Image) -> Image.Image:  # mode RGB
+    "An image with transparency, laid on white."
+    whole = Image.new("RGB", image.size)
+    for top, strip in _strips(image):
+        strip = strip.convert("RGBA")
+        whole.paste(Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert("RGB"), (0, top))
+    return whole
 
 # %% ../nbs/preparation/image_files.ipynb #b7edb630
 def to_rgb(image: Image.Image) -> Image.Image:
-    "Any Pillow picture -> RGB: upright, 16 bits scaled to 8, transparency laid on white, CMYK and palettes converted."
-    image = _upright(image)
+    """Any Pillow picture -> RGB: upright, 16 bits scaled to 8, transparency laid on white, CMYK and palettes converted.
+
+    To save memory, the image that is given is itself turned upright, and returned where it is RGB already."""
+    _turn_upright(image)
     if image.mode.startswith("I") or image.mode == "F":
         image = _to_8_bits(image)
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+        return _on_white(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+# %% ../nbs/preparation/image_files.ipynb #4d837496
+def file_bytes(path: str | os.PathLike, missing: str = "there is no such file") -> bytes:
+    "The bytes of an image file; `ImageError` says why there are none."
+    try:
+        status = os.stat(path)
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "" if stat.S_ISREG(status.st_mode) else "not a regular file"
+        if not kind and status.st_size <= MAX_BYTES and (data := Path(path).read_bytes()):
+            return data
+    except FileNotFoundError:
+        raise ImageError("a link that leads nowhere" if os.path.islink(path) else missing, path) from None
+    except OSError as error:
+        raise ImageError(f"unreadable: {error.strerror}", path) from None
+    except ValueError as error:  # a NUL byte
+        raise ImageError(f"no name of a file: {error}", path) from None
+    if not kind and status.st_size > MAX_BYTES:
+        kind = f"too large: {status.st_size:,} bytes; the limit is {MAX_BYTES:,}"
+    raise ImageError(kind or "empty file (0 bytes)", path)
+
+# %% ../nbs/preparation/image_files.ipynb #21f2e3c3
+def _damage(error: Exception) -> ImageError:
+    "What one of the many kinds of errors of Pillow's readers means."
+    if isinstance(error, UnidentifiedImageError):
+        return ImageError("not a picture that Pillow can read")
+    if isinstance(error, Image.DecompressionBombError):
+        return ImageError(f"too large: more than {MAX_PIXELS / 1e6:.0f} million pixels, the limit")
+    if isinstance(error, MemoryError):
+        return ImageError("too large for the free memory")
+    return ImageError(f"damaged: {type(error).__name__}: {error}".splitlines()[0][:200])
+
+
+def read_header(data: bytes) -> Image.Image:  # not decoded yet
+    "What a file's header says of its image: format, mode, size as stored. `ImageError` where it is none or has too many pixels."
+    try:
+        image = Image.open(io.BytesIO(data))
+    except Exception as error:  # Pillow's readers raise many kinds
+        raise _damage(error) from None
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(f"too large: {image.width:,} x {image.height:,} pixels; the limit is {MAX_PIXELS / 1e6:.0f} million pixels")
+    return image
+
+# %% ../nbs/preparation/image_files.ipynb #92ad163f
+@contextmanager
+def decoded(
+    source: str | os.PathLike | BinaryIO | bytes,  # any picture file that Pillow reads
+) -> Iterator[Image.Image]:                        # RGB, 8 bits, upright
+    "An image for as long as it is needed; other threads wait with their large ones. `ImageError` where it is no usable image."
+    path = source if isinstance(source, str | os.PathLike) else ""
+    data = file_bytes(path) if path else source if isinstance(source, bytes) else source.read()
+    try:
+        image = read_header(data)
+        with _ONE_LARGE if image.width * image.height > LARGE else nullcontext():
+            try:
+                image = to_rgb(image)
+            except Exception as error:  # as above
+                raise _damage(error) from None
+            yield image
+    except ImageError as error:
+        raise ImageError(error.reason, path) from None
 
 # %% ../nbs/preparation/image_files.ipynb #c4fbaad6
 def read_image(
-    path: str | os.PathLike,  # any picture file that Pillow reads
-) -> Image.Image:             # RGB, 8 bits, upright
-    "Read one picture the way all of this project reads pictures."
-    with Image.open(path) as image:
-        return to_rgb(image)
+    path: str | os.PathLike | BinaryIO,  # any picture file that Pillow reads
+) -> Image.Image:                        # RGB, 8 bits, upright
+    "Read one picture the way all of this project reads pictures; `ImageError` where it is no usable one."
+    with decoded(path) as image:
+        return image
 
 # %% ../nbs/preparation/image_files.ipynb #2180ec45
 @dataclass(frozen=True)
@@ -69,29 +162,21 @@ class FileCheck:
 def check_bytes(data: bytes, pixels: bool = False) -> FileCheck:
     "Decode a file's bytes to the last line; `pixels` hashes what is seen instead of how it is stored."
     try:
-        image = to_rgb(Image.open(io.BytesIO(data)))
-    except UnidentifiedImageError:
-        return FileCheck(reason="not a picture that Pillow can read")
-    except Image.DecompressionBombError as error:
-        return FileCheck(reason=f"too large: {error}")
-    except Exception as error:  # Pillow's readers raise many kinds; each is listed with its reason
-        return FileCheck(reason=f"damaged: {type(error).__name__}: {error}".splitlines()[0][:200])
-    seen = repr(image.size).encode() + image.tobytes() if pixels else data
-    return FileCheck(hashlib.sha256(seen).hexdigest(), *image.size)
+        with decoded(data) as image:
+            found = hashlib.sha256(repr(image.size).encode() if pixels else data)
+            for _, strip in _strips(image) if pixels else ():
+                found.update(strip.tobytes())
+            return FileCheck(found.hexdigest(), *image.size)
+    except ImageError as error:
+        return FileCheck(reason=error.reason)
 
 # %% ../nbs/preparation/image_files.ipynb #283a358d
 def check_image(path: str | os.PathLike, pixels: bool = False) -> FileCheck:
     "Look at one file: is it a readable picture, how large, and what is its hash? Never raises for a bad file."
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            return FileCheck(reason="not a regular file")
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        return FileCheck(reason="a link that leads nowhere" if os.path.islink(path) else "gone: it was there when the folder was listed")
-    except OSError as error:
-        return FileCheck(reason=f"unreadable: {error.strerror}")
-    return check_bytes(data, pixels) if data else FileCheck(reason="empty file (0 bytes)")
+        return check_bytes(file_bytes(path, "gone: it was there when the folder was listed"), pixels)
+    except ImageError as error:
+        return FileCheck(reason=error.reason)
 
 # %% ../nbs/preparation/image_files.ipynb #015f7a8c
 def stamp(path: Path) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import pandas as pd
 from .manifest import VERSION, read_info
 from .splits import SPLITS
 from .tree import Listing
+from resnet_tutorial.engine.names import printable
 
 # %% ../nbs/preparation/prepare.ipynb #8453d7aa
 def lay_out(table: pd.DataFrame, root: Path, work: Path, layout: str, inside: bool) -> tuple[list[str], str]:
@@ -36,9 +37,15 @@ def lay_out(table: pd.DataFrame, root: Path, work: Path, layout: str, inside: bo
     return names, "."
 
 # %% ../nbs/preparation/prepare.ipynb #82ee6d52
+def _folder_name(class_name: str) -> str:
+    "A class's name as that of a folder, which is never the folder above."
+    name = class_name.replace("/", "_").replace("\0", "_")
+    return "_" * len(name) if name in (".", "..") else name
+
+
 def folder_names(table: pd.DataFrame) -> list[str]:
     "split/class/file for every picture; two files of one name keep their folders' names in front, or get a number."
-    places = [f"{s}/{c.replace('/', '_')}/" for s, c in zip(table.split, table.class_name, strict=True)]
+    places = [f"{s}/{_folder_name(c)}/" for s, c in zip(table.split, table.class_name, strict=True)]
     short = [p + PurePosixPath(path).name for p, path in zip(places, table.path, strict=True)]
     same = [unicodedata.normalize("NFC", s).lower() for s in short]  # as file systems see it that know no case
     twice, names = pd.Series(same).duplicated(keep=False), []
@@ -73,6 +80,7 @@ def summary(out: str | os.PathLike) -> str:
     "The counts of a prepared folder as text."
     info = read_info(out)
     counts = pd.DataFrame(info["counts"])
+    counts.index = counts.index.map(printable)
     if len(counts) > 12:
         counts = pd.concat([counts.head(10), pd.DataFrame({"...": counts.iloc[10:].sum()}).T])
     lines = [f"{info['name']}: {info['images']:,} images, {len(info['class_names'])} classes, {info['groups']:,} groups; "

@@ -3,7 +3,6 @@
 # %% ../nbs/01_dataset_making.ipynb #66e27ffa
 "The described data set on disk: manifest.csv, skipped.csv and dataset.json, written whole or not at all."
 
-import csv
 import hashlib
 import json
 import os
@@ -21,7 +20,8 @@ from filelock import FileLock
 
 from .checks import BOX_COLUMNS, MANIFEST_COLUMNS, VERSION, check_counts, check_info, check_rows, count_rows, parse, to_number
 from .errors import DataError
-from resnet_tutorial.engine.files import PART, write_safely, write_text
+from resnet_tutorial.engine.files import PART, write_text
+from resnet_tutorial.engine.name_tables import write_names_csv
 
 __all__ = ["MANIFEST_COLUMNS", "OWN_NAMES", "VERSION", "accept_manifest", "earlier", "leftovers", "partial_folder", "read_info",
            "read_manifest", "swap_in", "write_csv", "write_json"]
@@ -123,10 +123,8 @@ def accept_manifest(folder: str | os.PathLike) -> None:
 
 # %% ../nbs/01_dataset_making.ipynb #4d94408c
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    "A table, byte for byte the same on every system."
-    lone = any(table[c].astype(str).str.contains("\r", regex=False).any() for c in table)  # csv would not quote these
-    quoting = csv.QUOTE_NONNUMERIC if lone else csv.QUOTE_MINIMAL
-    write_safely(path, lambda part: table.to_csv(part, index=False, lineterminator="\n", encoding="utf-8", quoting=quoting))
+    "A table, byte for byte the same on every system; names stay as they are."
+    write_names_csv(table, path)
 
 
 def write_json(info: dict, path: Path) -> None:

@@ -10,11 +10,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from .download import unpack
 from .errors import DataError
-from .images import write_png
+from .images import file_bytes, read_header, write_png
 from .reading import class_tree
 from .tree import Listing, files_below, found_names, opened, seen_from, subfolders
 
@@ -150,11 +149,11 @@ def _oxford_truth(folder: Path, path: str, work: Path) -> tuple[dict, list]:
     except (ElementTree.ParseError, AttributeError, TypeError, ValueError, OSError) as error:
         skipped.append((box, f"no readable box: {error}"))
     try:
-        with Image.open(folder / trimap) as image, Image.open(folder / path) as photo:
-            if image.size != photo.size:
-                raise ValueError(f"the mask is {image.size}, the picture {photo.size}")
-            mask = TRIMAP[np.asarray(image)]
-    except (OSError, ValueError, SyntaxError) as error:
+        image, photo = (read_header(file_bytes(folder / file)) for file in (trimap, path))
+        if image.size != photo.size:
+            raise ValueError(f"the mask is {image.size}, the picture {photo.size}")
+        mask = TRIMAP[np.asarray(image)]
+    except Exception as error:  # Pillow's readers raise many kinds
         skipped.append((trimap, f"no readable mask: {str(error).replace(str(folder), '')}"))
     else:
         write_png(mask, work / "masks" / f"{stem}.png")

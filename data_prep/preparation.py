@@ -27,6 +27,7 @@ from .splits import (
     assign_fold, assign_splits, carve_val, crossing, merge_groups, read_fold, read_ranges, read_split, split_by_number,
 )
 from .tree import Listing, files_below, group_names, printable
+from resnet_tutorial.engine.name_tables import read_names_csv
 
 LAYOUTS = ("manifest", "copy", "link")
 
@@ -256,7 +257,7 @@ def _check_files(listing: Listing, out: Path, arguments: dict, workers: int) -> 
     if paths and (out / "scan.csv").is_file():
         before = read_info(out)["arguments"]
         if all(before.get(k) == arguments[k] for k in ("name", "source", "duplicates")):
-            known = pd.read_csv(out / "scan.csv", keep_default_na=False, dtype={"path": str, "sha256": str, "reason": str})
+            known = read_names_csv(out / "scan.csv", ("path", "sha256", "reason"))
             known = known[~known.reason.str.startswith(("unreadable", "gone"))]  # the next run may be allowed to read them
     return scan(listing.root, paths, known, arguments["duplicates"] == "pixels", workers)
 

@@ -11,8 +11,11 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from .checks import CONTROL
 from .download import TARS, unpack
 from .errors import DataError
+from resnet_tutorial.engine.name_tables import read_names_csv
+from resnet_tutorial.engine.names import printable
 
 # %% ../nbs/preparation/folders.ipynb #78abd0ac
 @dataclass
@@ -40,9 +43,11 @@ def _hidden(name: str) -> bool:
     return name.startswith((".", "__MACOSX"))
 
 
-def printable(path: str) -> str:
-    "A name that is no valid UTF-8, in a form that can stand in a table."
-    return path.encode("utf-8", "backslashreplace").decode()
+def unspeakable(path: str) -> str:
+    "Why a name cannot stand in a manifest; empty for one that can."
+    if any("\ud800" <= c <= "\udfff" for c in path):
+        return "the name is not valid UTF-8"
+    return "the name holds control characters" if CONTROL.search(path) else ""
 
 # %% ../nbs/preparation/folders.ipynb #2d048c74
 def _walk_once(start: Path, root: Path, seen: dict, found: _Found) -> list[Path]:
@@ -78,8 +83,8 @@ def walk(root: Path) -> _Found:
     for start in starts:
         starts += _walk_once(start, root, seen, found)
     found.skipped += [(f"{p}/", f"unreadable folder: {why}; the files in it are not known") for p, why in found.closed.items()]
-    bad = [p for p in found.paths if p != printable(p)]
-    found.skipped = [(printable(p), r) for p, r in [*found.skipped, *((p, "the name is not valid UTF-8") for p in bad)]]
+    bad = {p: why for p in found.paths if (why := unspeakable(p))}
+    found.skipped = [(printable(p) if unspeakable(p) else p, r) for p, r in [*found.skipped, *bad.items()]]
     found.paths = sorted(set(found.paths) - set(bad))
     return found
 
@@ -121,7 +126,7 @@ def _groups_from_csv(table: pd.DataFrame, path: Path) -> pd.Series:
     "Groups from a table with the columns path and group."
     if not path.is_file():
         raise DataError(f"--groups {path}: there is no such file")
-    given = pd.read_csv(path, dtype=str, keep_default_na=False)
+    given = read_names_csv(path)
     if not {"path", "group"} <= set(given.columns):
         raise DataError(f"--groups {path}: expected the columns path and group, found {', '.join(given.columns)}")
     lookup = dict(zip(given.path, given.group, strict=True))

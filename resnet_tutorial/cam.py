@@ -18,9 +18,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from .engine.files import write_safely
+from .engine.names import label_text
+from .engine.float64 import exact
 from .localization import BOX_THRESHOLD, cam_boxes
 from .engine.targets import check_logits, read_target
-from .engine.twin import twin
+from .engine.steady import steady, temporary_twin
 
 if TYPE_CHECKING:  # slow to import: the functions that draw do it themselves
     from matplotlib.figure import Figure
@@ -142,17 +144,23 @@ def cam_maps(
     if not isinstance(model.fc, nn.Linear):
         raise TypeError(f"fc of {type(model).__name__} is {type(model.fc).__name__}, not one Linear layer; use grad_cam, which "
                         "needs no such head")
+    return steady(lambda net: _cams_of_batches(net, images.split(batch_size), prepare), model)
+
+
+def _cams_of_batches(model, batches, prepare):
+    "Maps and logits of all batches from the same weights."
     device, maps, logits = next(model.parameters()).device, [], []
-    for batch in images.split(batch_size):
-        features, answer = _features_and_logits(model, prepare(batch.to(device)) if prepare else batch.to(device))
-        maps.append(class_activation_map(features, model.fc.weight).float().cpu())
-        logits.append(answer.float().cpu())
+    with temporary_twin(model) as body:
+        for batch in batches:
+            features, answer = _features_and_logits(body, prepare(batch.to(device)) if prepare else batch.to(device))
+            maps.append(class_activation_map(features, body.fc.weight).float().cpu())
+            logits.append(answer.float().cpu())
     return torch.cat(maps), torch.cat(logits)
 
 # %% ../nbs/08_cam.ipynb #83504687
-def _features_and_logits(model, x):
-    "What `forward_features` returns on the model's own way to its logits; ValueError where pooling and `fc` are not all."
-    body, kept = twin(model), []
+def _features_and_logits(body, x):
+    "What `forward_features` of a twin returns on its own way to its logits; ValueError where pooling and `fc` are not all."
+    kept, name = [], type(body).__name__
 
     def forward_features(*args, **kwargs):
         kept.append(type(body).forward_features(body, *args, **kwargs))
@@ -164,18 +172,18 @@ def _features_and_logits(model, x):
     features = kept[-1] if kept else type(body).forward_features(body, x)
     if not torch.is_tensor(features) or features.ndim != 4:
         got = tuple(features.shape) if torch.is_tensor(features) else type(features).__name__
-        raise ValueError(f"forward_features of {type(model).__name__} returns {got}; expected a map (B, C, h, w); use grad_cam")
-    _check_head(type(model).__name__, features, body.fc, logits)
+        raise ValueError(f"forward_features of {name} returns {got}; expected a map (B, C, h, w); use grad_cam")
+    _check_head(name, features, body.fc, logits)
     return features, logits
 
 # %% ../nbs/08_cam.ipynb #14c885aa
 def _check_head(name, features, fc, logits):
     "ValueError where the logits are not fc(mean of the features over places), within rounding."
-    weight, pooled = fc.weight.double(), features.double().mean((2, 3))
+    weight, pooled = exact(fc.weight), exact(features).mean((2, 3))
     fits = weight.shape == (logits.shape[1], features.shape[1])
-    made = pooled @ weight.T + (0 if fc.bias is None else fc.bias.double()) if fits else None
-    if not fits or (made - logits).abs().amax() > _rounding(features, logits) * (pooled.abs() @ weight.abs().T + 1e-6).amax():
-        off = f"differ by up to {(made - logits).abs().amax():.3g}" if fits else f"are {tuple(logits.shape)}"
+    made, said = pooled @ weight.T + (0 if fc.bias is None else exact(fc.bias)) if fits else None, exact(logits)
+    if not fits or (made - said).abs().amax() > _rounding(features, logits) * (pooled.abs() @ weight.abs().T + 1e-6).amax():
+        off = f"differ by up to {(made - said).abs().amax():.3g}" if fits else f"are {tuple(logits.shape)}"
         raise ValueError(f"the logits of {name} are not those of global average pooling and fc (they {off}): its head has another "
                          "pooling or further steps, so maps of fc would not explain its answer; use grad_cam, which needs no "
                          "such head")
@@ -205,7 +213,7 @@ def draw_boxes(
 def _show(axis, image, title="", **options):
     axis.imshow(image.cpu().numpy() if image.ndim == 2 else image.cpu().permute(1, 2, 0).numpy(), **options)
     axis.set_axis_off()
-    axis.set_title(title, fontsize=9)
+    axis.set_title(label_text(title, 100, "\n"), fontsize=9)
 
 
 def _frame(axis, boxes, color="red", linestyle="-"):
@@ -239,7 +247,7 @@ def cam_panels(
     _frame(axes[2], cam_boxes(cam[None], threshold)[0])
     if truth is not None:
         _frame(axes[2], truth, "white", "--")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(label_text(title, 100, "\n"), fontsize=10)
     return figure
 
 # %% ../nbs/08_cam.ipynb #fe82fba9
@@ -300,5 +308,5 @@ def cam_gallery(
             _frame(axis, cam_boxes(cam[None], threshold)[0])
             if truth is not None:
                 _frame(axis, truth[i], "white", "--")
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(label_text(title, 100, "\n"), fontsize=11)
     return figure

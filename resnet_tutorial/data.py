@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['IMAGENET', 'SMALL', 'decode', 'decode_mask', 'Listed', 'read_file', 'read_prepared', 'size_of', 'read_truth',
            'read_all', 'changed_files', 'write_stack', 'is_sound', 'is_usable', 'no_room', 'cached_stack', 'ImageData',
-           'open_data', 'Normalization', 'channel_statistics', 'Pictures', 'EpochSampler', 'Loader', 'first_of',
-           'make_loader', 'loaders']
+           'open_data', 'Normalization', 'channel_statistics', 'Pictures', 'EpochSampler', 'batch_sizes',
+           'JoinedBatches', 'Loader', 'first_of', 'make_loader', 'loaders']
 
 # %% ../nbs/02_data_loading.ipynb #f5caf5e4
 import errno
@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -28,12 +28,13 @@ import pandas as pd
 import torch
 from filelock import FileLock
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
-from data_prep import DataError, prepare, read_image, read_info, read_manifest
+from data_prep import DataError, prepare, read_info, read_manifest
 from data_prep.checks import BOX_COLUMNS
 from data_prep.splits import SPLITS
-from data_prep.images import check_bytes, stamp
+from data_prep.errors import ImageError
+from data_prep.images import check_bytes, decoded, read_header, stamp
 from .engine.paths import from_root
 from .engine.augmentation import AUGMENTATIONS, EachPicture, ShiftFlipCutout, mix
 from .engine.files import write_safely
@@ -41,10 +42,10 @@ from .engine.files import write_safely
 # %% ../nbs/02_data_loading.ipynb #37659f31
 def decode(file: str | Path | BinaryIO, size: int) -> np.ndarray:  # uint8 (size, size, 3), RGB
     "Read any picture as RGB, upright, and squeeze it to a square (bilinear over the pixels that shrink into one)."
-    image = read_image(file)
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3)
-    return np.asarray(image)
+    with decoded(file) as image:
+        if image.size != (size, size):
+            image = image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3)
+        return np.asarray(image)
 
 
 def decode_mask(file: Path | BinaryIO, size: int) -> np.ndarray:  # uint8 (size, size): 255 yes, 128 undecided, 0 no
@@ -87,10 +88,9 @@ def read_prepared(
 def size_of(content: bytes, path: Path) -> tuple[int, int]:
     "Width and height of an image file, as it is stored; DataError if it is none."
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            return image.size
-    except Exception as error:  # Pillow's readers raise many kinds; each is told with the file
-        raise DataError(f"{path}: no readable image ({type(error).__name__}: {error})") from None
+        return read_header(content).size
+    except ImageError as error:
+        raise DataError(f"{path}: no readable image ({error.reason})") from None
 
 
 def read_truth(row: Listed, size: int) -> np.ndarray:  # uint8 (size, size)
@@ -248,7 +248,7 @@ class ImageData:
         """Pictures (N, 3, size, size), uint8 RGB in channels-last memory, mapped from a file that the first call writes.
 
         Raises DataError where that call meets files that are not those that were prepared."""
-        stack = self._stack(split, "path", size, lambda row: decode(self._open(row), size), (size, size, 3))
+        stack = self._stack(split, "path", size, lambda row: self._decode(row, size), (size, size, 3))
         return torch.from_numpy(stack).permute(0, 3, 1, 2)
 
     def masks(self, split: str, size: int, kind: str = "mask") -> torch.Tensor:
@@ -260,7 +260,7 @@ class ImageData:
     def boxes(self, split: str, size: int) -> torch.Tensor:
         "Object boxes (N, 4), float32, half-open x0 y0 x1 y1 in pixels of the squeezed picture; NaN where unknown."
         self._need("box_x0")
-        widths_heights = np.array(list(read_all(lambda row: Image.open(self._open(row)).size, self._listed(split, "path"))))
+        widths_heights = np.array(list(read_all(lambda row: size_of(self._open(row).getvalue(), row.path), self._listed(split, "path"))))
         scale = np.tile(size / widths_heights, 2)
         return torch.tensor(self.rows(split)[BOX_COLUMNS].to_numpy() * scale, dtype=torch.float32)
 
@@ -279,6 +279,13 @@ class ImageData:
     def _open(self, row: Listed) -> io.BytesIO:
         "An image file whose content has been checked."
         return io.BytesIO(read_prepared(row, self.info.get("arguments", {}).get("duplicates") == "pixels"))
+
+    def _decode(self, row: Listed, size: int) -> np.ndarray:
+        "An image whose content has been checked, as `decode` makes it; `ImageError` names the file."
+        try:
+            return decode(self._open(row), size)
+        except ImageError as error:
+            raise ImageError(error.reason, row.path) from None
 
     def _listed(self, split: str, column: str) -> list[Listed]:
         "The files of a split's rows; those of the truth too where the column is one."
@@ -326,13 +333,13 @@ class Normalization:
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         "uint8 (B, C, H, W) -> float32 of that shape in channels-last memory, about mean 0 and standard deviation 1."
         lines = images.movedim(-3, -1).flatten(-2)  # (B, H, W * C): a view of channels-last memory
-        mean, std = (torch.tensor(v, device=images.device).repeat(images.shape[-1]) for v in (self.mean, self.std))
+        mean, std = (torch.tensor(v, dtype=torch.float32, device=images.device).repeat(images.shape[-1]) for v in (self.mean, self.std))
         lines = lines.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
         return lines.unflatten(-1, (-1, len(self.mean))).movedim(-1, -3)
 
     def undo(self, images: torch.Tensor) -> torch.Tensor:
         "float (B, C, H, W) as made by `__call__` -> float32 in [0, 1], for figures."
-        mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (self.mean, self.std))
+        mean, std = (torch.tensor(v, dtype=torch.float32, device=images.device).view(-1, 1, 1) for v in (self.mean, self.std))
         return (images * std + mean).clamp(0, 1)
 
 
@@ -341,10 +348,11 @@ IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # %% ../nbs/02_data_loading.ipynb #f8e4d858
 def channel_statistics(images: torch.Tensor) -> Normalization:  # images: uint8 (N, C, H, W)
     "Mean and standard deviation of each channel over all pixels, rounded to four digits; from counts of the 256 values."
-    levels = torch.arange(256, dtype=torch.float64, device=images.device) / 255
-    counts = torch.zeros(images.shape[1], 256, dtype=torch.float64, device=images.device)
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64, device=images.device)
     for part in images.split(1024):  # a part at a time: photographs may be larger than memory
         counts += torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in part.transpose(0, 1)])
+    counts = counts.cpu().double()
     share = counts / counts.sum(1, keepdim=True)
     mean = share @ levels
     std = (share @ levels.square() - mean.square()).sqrt()
@@ -404,9 +412,35 @@ class EpochSampler(Sampler):
         generator = torch.Generator().manual_seed(mix(self.seed, self.epoch, self.size))
         return iter(torch.randperm(self.size, generator=generator).tolist()[self.skip :])
 
+# %% ../nbs/02_data_loading.ipynb #39831c89
+def batch_sizes(
+    images: int,      # that are left in the epoch
+    batch_size: int,  # 1: every batch has one image
+) -> list[int]:
+    "Images in each batch of an epoch; a last batch of one joins the one before it, since BatchNorm needs two."
+    whole, rest = divmod(images, batch_size)
+    sizes = [batch_size] * whole + [rest] * (rest > 0)
+    return [*sizes[:-2], batch_size + 1] if sizes[-1:] == [1] and whole and batch_size > 1 else sizes
 
+
+class JoinedBatches(BatchSampler):
+    "Batches of a sampler's indices, as large as `batch_sizes` says."
+
+    def __len__(self):
+        return len(batch_sizes(len(self.sampler), self.batch_size))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        indices = iter(self.sampler)
+        for size in batch_sizes(len(self.sampler), self.batch_size):
+            yield list(islice(indices, size))
+
+# %% ../nbs/02_data_loading.ipynb #80e8ec20
 class Loader(DataLoader):
-    "Batches of one split; `set_epoch` before each epoch."
+    "Batches of one split, a last one of a single image joined to the one before; `set_epoch` before each epoch."
+
+    def __init__(self, dataset: Dataset, batch_size: int, *, sampler: EpochSampler, **options):
+        super().__init__(dataset, batch_size, sampler=sampler, **options)
+        vars(self)["batch_sampler"] = JoinedBatches(sampler, batch_size, drop_last=False)  # DataLoader takes it or a batch_size
 
     def set_epoch(self, epoch: int, skip: int = 0) -> None:
         "Choose the epoch's order and augmentation; `skip` pictures of it were seen before a stop."
@@ -429,7 +463,7 @@ def make_loader(
     seed: int = 0,
     workers: int = 0,  # processes that read ahead; 0 reads in this one
 ) -> Loader:
-    "Batches of a split: (float32 (B, 3, size, size), int64 (B,))."
+    "Batches of a split: (float32 (B, 3, size, size), int64 (B,)); a last one of a single image joins the one before it."
     if augment not in AUGMENTATIONS:
         raise ValueError(f"augmentation {augment!r} is not one of {list(AUGMENTATIONS)}")
     training = split == "train"

@@ -6,8 +6,11 @@
 __all__ = ['full_picture', 'Explanation', 'unique_names', 'explain', 'save_cams']
 
 # %% ../nbs/13_your_own_images.ipynb #07aaa959
+import os
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +18,13 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from data_prep import read_image
+from data_prep.images import LARGE, decoded
 from .cam import cam_maps, normalize, overlay, save_cam_results, upsample
 from .depth import map_area
-from .evaluation import list_pictures, predict_files, read_pictures, save_figure
-from .feature_maps import find_layers, pick_layers
-from .engine.files import write_safely
+from .evaluation import predict_files, read_pictures, save_figure
+from .feature_maps import feature_maps, pick_layers
+from .engine.name_tables import write_names_csv
+from .engine.names import label_text
 from .grad_cam import CAMs, grad_cam_batches
 from .engine.saved_runs import Run
 
@@ -30,9 +34,9 @@ def full_picture(
     limit: int = 480,  # the longer side in pixels; smaller pictures stay as they are
 ) -> torch.Tensor:  # (3, H, W) uint8
     "The picture for the eye: upright, in its own proportions."
-    image = read_image(file)
-    image.thumbnail((limit, limit))
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    with decoded(file) as image:
+        image.thumbnail((limit, limit))
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 # %% ../nbs/13_your_own_images.ipynb #c58d1f18
 @dataclass
@@ -44,15 +48,19 @@ class Explanation:
     answers: pd.DataFrame  # path, predicted, confidence, p_<class>: a row a picture
     cams: CAMs  # raw maps of the explained class, layer -> (N, h, w), on the CPU
     method: str
+    skipped: list[tuple[str, str]] = field(default_factory=list)  # path and reason of what is no usable image
 
     def peaks(self) -> pd.DataFrame:  # path, predicted, confidence, layer, peak_x, peak_y, area: a row a picture and layer
         "Where each map is highest, in pixels of the file (NaN where nothing is positive), and how far it reaches."
         rows = []
         for i, (file, answer) in enumerate(zip(self.files, self.answers.itertuples(), strict=True)):
-            width, height = read_image(file).size
+            with decoded(file) as image:
+                width, height = image.size
+            shrink = max(1, (width * height / LARGE) ** 0.5)  # a map of every pixel would take several times the image
+            size = tuple(max(1, round(side / shrink)) for side in (height, width))
             for layer, cams in self.cams.maps.items():
-                cam = upsample(cams[i], (height, width))
-                x, y = _peak(cam)
+                cam = upsample(cams[i], size)
+                x, y = ((place + 0.5) * whole / part - 0.5 for place, whole, part in zip(_peak(cam), (width, height), size[::-1], strict=True))
                 about = {"path": str(file), "predicted": answer.predicted, "confidence": answer.confidence}
                 rows.append(about | {"layer": layer, "peak_x": x, "peak_y": y, "area": map_area(cam[None]).item()})
         return pd.DataFrame(rows)
@@ -67,9 +75,9 @@ class Explanation:
         figure = Figure(figsize=(2 * len(shown), 2 * image.shape[1] / image.shape[2] + 0.7), dpi=100, layout="constrained")
         for axis, (title, picture) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
             axis.imshow(picture.permute(1, 2, 0).numpy())
-            axis.set_title(title, fontsize=9)
+            axis.set_title(label_text(title), fontsize=9)
             axis.set_axis_off()
-        figure.suptitle(f"{self.files[i].name}: {self.method} of {target}", fontsize=10)
+        figure.suptitle(label_text(f"{self.files[i].name}: {self.method} of {target}", 100), fontsize=10)
         return figure
 
     def save(self, folder: str | Path) -> list[Path]:  # a strip a picture, and explanations.csv
@@ -80,7 +88,7 @@ class Explanation:
             files.append(folder / f"{name}_layers.png")
             save_figure(self.figure(i), files[-1])
         files.append(folder / "explanations.csv")
-        write_safely(files[-1], lambda part: self.peaks().to_csv(part, index=False))
+        write_names_csv(self.peaks(), files[-1])
         return files
 
 # %% ../nbs/13_your_own_images.ipynb #96c663ff
@@ -90,11 +98,28 @@ def _peak(cam: torch.Tensor) -> tuple[float, float]:  # x, y in pixels
     return (float(x), float(y)) if cam.max() > 0 else (float("nan"), float("nan"))
 
 
-def unique_names(files: list[Path]) -> list[str]:
-    "File names without ending; those that occur twice get their folder's name in front, then a number."
+def _folded(name: str) -> str:
+    "A name as file systems see it that know no case, and none of Unicode's two spellings of an accent."
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def unique_names(files: list[Path], limit: int = 150) -> list[str]:
+    "File names without ending, of at most `limit` bytes; those that occur twice get their folder's name in front, then a number."
     names = [file.stem for file in files]
-    names = [f"{f.parent.name}_{n}" if names.count(n) > 1 else n for f, n in zip(files, names, strict=True)]
-    return [f"{n}_{i + 1}" if names.count(n) > 1 else n for i, n in enumerate(names)]
+    count = Counter(map(_folded, names))
+    names = [f"{f.parent.name}_{n}" if count[_folded(n)] > 1 else n for f, n in zip(files, names, strict=True)]
+    count = Counter(map(_folded, names))
+    names, taken = [f"{n}_{i + 1}" if count[_folded(n)] > 1 else n for i, n in enumerate(names)], set()
+    for i, name in enumerate(names):
+        while len(os.fsencode(name)) > limit:
+            name = name[:-1]
+        start, number = name, 1
+        while _folded(name) in taken:
+            number += 1
+            name = f"{start}_{number}"
+        taken.add(_folded(name))
+        names[i] = name
+    return names
 
 # %% ../nbs/13_your_own_images.ipynb #54676e66
 def explain(
@@ -104,18 +129,22 @@ def explain(
     method: str = "grad_cam",  # a key of grad_cam.METHODS
     target: str | None = None,  # the class whose evidence is shown; None: the predicted one
 ) -> Explanation:
-    "What the network says about new pictures, and where that comes from at several depths."
-    files = list_pictures(places)
+    """What the network says about new pictures, and where that comes from at several depths.
+
+    Files that are no usable images are left out: a warning lists them, and `skipped` has their paths and reasons."""
     if target is not None and target not in run.class_names:
         raise ValueError(f"class {target!r} is not one of {run.class_names}")
-    answers = predict_files(run, files)
+    answers = predict_files(run, places)
+    files = [Path(path) for path in answers.path]
     if target is None:
         classes = torch.tensor([run.class_names.index(name) for name in answers.predicted])
     else:
         classes = torch.full((len(files),), run.class_names.index(target))
     pictures = read_pictures(files, run.recipe.image_size)
-    cams = grad_cam_batches(run.model, pictures, run.normalization, classes, layers or pick_layers(find_layers(run.model)), method)
-    return Explanation(run, files, answers, cams, method)
+    if not layers:  # of the blocks that have a map at this size: the last ones of small images have a single place
+        layers = pick_layers(feature_maps(run.model, run.normalization(pictures[:1].to(run.runtime.device))))
+    cams = grad_cam_batches(run.model, pictures, run.normalization, classes, layers, method)
+    return Explanation(run, files, answers, cams, method, answers.attrs["skipped"])
 
 # %% ../nbs/13_your_own_images.ipynb #9823811d
 def save_cams(
@@ -123,9 +152,9 @@ def save_cams(
     places: Iterable[str | Path],  # picture files, or folders that hold some
     folder: str | Path,  # made where it does not exist
 ) -> list[Path]:  # three files a picture, see cam.save_cam_results
-    "Class activation maps of the predicted classes of new pictures, as files."
-    files = list_pictures(places)
-    answers = predict_files(run, files)
+    "Class activation maps of the predicted classes of new pictures, as files; what is no usable image is left out with a warning."
+    answers = predict_files(run, places)
+    files = [Path(path) for path in answers.path]
     cams, _ = cam_maps(run.model, read_pictures(files, run.recipe.image_size), run.normalization)
     written = []
     for i, (file, answer) in enumerate(zip(files, answers.itertuples(), strict=True)):

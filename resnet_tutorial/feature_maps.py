@@ -9,8 +9,9 @@ __all__ = ['is_residual_block', 'find_layers', 'pick_layers', 'spatial_layers', 
 
 # %% ../nbs/06_feature_maps.ipynb #ba71c6ec
 import fnmatch
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import is_dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from .engine.axes import AxisTracker, layout_is_certain
+from .engine.float64 import exact
 from .engine.names import closest_names
+from .engine.steady import steady, unchanged
 from .engine.twin import make_twin, plain_model, share_memory
 
 if TYPE_CHECKING:  # slow to import: the functions that draw or tabulate do it themselves
@@ -33,19 +36,26 @@ def is_residual_block(module: nn.Module) -> bool:
     return getattr(kind, "is_residual_block", kind.__name__ in ("BasicBlock", "Bottleneck"))
 
 # %% ../nbs/06_feature_maps.ipynb #8e808a8b
+class _Found(dict):
+    "What `find_layers` has found: given to it again, it stays as it is."
+
+
 def find_layers(
     model: nn.Module,
     layers=None,         # a name, a pattern ("layer?.?", "*.conv*"), a module, or several; None: every block
 ) -> dict[str, bool]:    # name -> asked for by name (True) or by pattern (False), in the order given
     "The model's names for `layers`; `name#1` is the second call of a module that a forward pass uses twice."
+    if isinstance(layers, _Found):
+        return layers
     model = plain_model(model)
     names = {name.replace("_orig_mod.", ""): module for name, module in model.named_modules(remove_duplicate=False) if name}
     if layers is None:
-        blocks = {name: True for name, module in names.items() if is_residual_block(module)}
+        first = {module: name for name, module in reversed(names.items()) if is_residual_block(module)}  # one that is used twice
+        blocks = {name: True for name, module in names.items() if first.get(module) == name}
         if not blocks:
             raise ValueError(f"{type(model).__name__} has no residual blocks to choose by itself; name layers=, e.g. "
                              + ", ".join(list(names)[:8]))
-        return blocks
+        return _Found(blocks)
     if isinstance(layers, (str, nn.Module)) or not isinstance(layers, Iterable):
         layers = [layers]
     found = {}
@@ -53,7 +63,7 @@ def find_layers(
         found |= {name: named for name, named in _matches(layer, names).items() if name not in found}
     if not found:
         raise ValueError("layers is empty; name at least one, or None for every residual block")
-    return found
+    return _Found(found)
 
 # %% ../nbs/06_feature_maps.ipynb #12274c7a
 def _matches(layer, names):
@@ -89,18 +99,31 @@ def _is_map(out):
     "Has it the shape of a map? Whether its axes are (B, C, h, w) is for the tracker to say."
     return torch.is_tensor(out) and out.ndim == 4 and out.is_floating_point() and out.shape[-1] * out.shape[-2] > 1
 
+
+def _is_point(out):
+    "A map of one place, as the last blocks have for small images: there is no *where* in it."
+    return torch.is_tensor(out) and out.ndim == 4 and out.shape[-1] * out.shape[-2] == 1
+
+
+def _normal(out):
+    "A tensor that autograd can follow and whose changes are counted; those of inference mode are neither."
+    with torch.inference_mode(False):
+        return out.clone() if torch.is_tensor(out) and out.is_inference() else out
+
 # %% ../nbs/06_feature_maps.ipynb #3d13dbfb
 class _Recorder:
     "Forward hooks on a twin that keep what its layers put out."
 
-    def __init__(self, model, wanted, with_grad):
-        self.model, self.close = make_twin(model)
+    def __init__(self, model, wanted, with_grad, by_itself=False):
+        self.model, self.close, self.changed = make_twin(model)
+        self.by_itself = by_itself  # the layers were not named: all blocks
         self.wanted, self.with_grad, self.cloned = wanted, with_grad, set()
         self.axes, self.follow = None, not layout_is_certain(plain_model(model))
         self.names = {label.partition("#")[0] for label in wanted}
 
     def keep(self, name, out):
         asked = name in self.wanted or f"{name}#{len(self.calls[name])}" in self.wanted
+        out = _normal(out)
         if not asked or not _is_map(out) or self.axes and not self.axes.is_map(out):
             self.calls[name].append((out, None))
             return out
@@ -130,7 +153,7 @@ class _Recorder:
             self.calls = {name: [] for name in self.names}
             with AxisTracker(x) if self.follow else nullcontext() as self.axes:
                 out = self.model(x)
-            changed = {n for n, calls in self.calls.items() for kept, was in calls if was not in (None, kept._version)}
+            changed = {n for n, calls in self.calls.items() for kept, was in calls if was is not None and kept._version != was}
             if not changed:
                 return out
             self.cloned |= changed
@@ -143,7 +166,8 @@ def _pick(wanted, recorder, model, x):
     for label, named in wanted.items():
         name, _, call = label.partition("#")
         good = [kept for kept, version in calls[name] if version is not None]
-        if named:
+        outs = [out for out, _ in calls[name]]
+        if named and not (recorder.by_itself and outs and (len(good) == len(outs) > 1 or all(map(_is_point, outs)))):
             maps[label] = _one_call(label, name, call, recorder, model, x)
         elif len(good) == 1:
             maps[label] = good[0]
@@ -157,7 +181,8 @@ def _pick(wanted, recorder, model, x):
 def _one_call(label, name, call, recorder, model, x):
     calls = recorder.calls[name]
     if not calls:
-        raise ValueError(f"layer {name!r} did not run in this forward pass (eval mode); {_have_maps(model, x)}")
+        raise ValueError(f"layer {name!r} did not run in this forward pass (eval mode){_runs_inside(name, model, x)}; "
+                         f"{_have_maps(model, x)}")
     if not call and len(calls) > 1:
         raise ValueError(f"layer {name!r} runs {len(calls)} times in one forward pass; write {name + '#0'!r} for its first "
                          f"call up to {name}#{len(calls) - 1} for its last")
@@ -185,17 +210,32 @@ _READINGS = {  # what the names of the axes show -> what it is
 def _in_words(out, axes):
     "A layer's output: its type or shape and, where it has four axes, what they are."
     if not torch.is_tensor(out):
-        return type(out).__name__
+        return f"{type(out).__name__}{_shapes_inside(out)}"
     if axes is None or not _is_map(out):
         return str(tuple(out.shape))
     names = axes.names(out)
     return f"{tuple(out.shape)} with {names} ({next(what for sign, what in _READINGS.items() if sign in names)})"
 
 # %% ../nbs/06_feature_maps.ipynb #71a2c865
+def _shapes_inside(out):
+    "The tensors in a tuple, list, mapping or dataclass, by their shapes."
+    parts = vars(out) if is_dataclass(out) and not isinstance(out, Mapping) else out
+    parts = parts if isinstance(parts, Mapping) else dict(enumerate(parts)) if isinstance(parts, (tuple, list)) else {}
+    shapes = [f"{key}: {tuple(part.shape)}" for key, part in list(parts.items())[:6] if torch.is_tensor(part)]
+    return f" with {', '.join(shapes)}; name a layer inside it that puts out the tensor itself" if shapes else ""
+
+
+def _runs_inside(name, model, x):
+    inside = [layer for layer in spatial_layers(model, x) if layer.startswith(f"{name}.")]
+    return f", as a traced graph calls only what is inside it: {', '.join(inside[-4:])}" if inside else ""
+
+
 def _have_maps(model, x):
     names = list(spatial_layers(model, x))
     shown = names if len(names) <= 60 else [*names[:30], "...", *names[-30:]]
-    return f"layers that have one for this input: {', '.join(shown) or 'none'}"
+    graph = isinstance(plain_model(model), torch.fx.GraphModule)
+    why = " (a graph of single operations, as torch.export makes it, calls no layers: take the model that it was made of)" * graph
+    return f"layers that have one for this input: {', '.join(shown) or 'none' + why}"
 
 # %% ../nbs/06_feature_maps.ipynb #ed250f98
 def spatial_layers(
@@ -205,20 +245,35 @@ def spatial_layers(
     """Every layer whose output is a spatial map (B, C, h, w) for this input, in the order of `named_modules`.
 
     Outputs with four axes of another meaning (channels last, attention), or of one that is not certain, are left out."""
+    check_images(x)
     names = [name for name, _ in plain_model(model).named_modules() if name]
     names = [name.replace("_orig_mod.", "") for name in names]
-    with torch.inference_mode(False), torch.no_grad():
-        recorder = _Recorder(model, names, with_grad=False)
-        recorder.run(x[:1].clone())
-    firsts = {name: recorder.calls[name][0] for name in names if recorder.calls[name]}
-    return {name: tuple(kept.shape[1:]) for name, (kept, version) in firsts.items() if version is not None}
+    def record(net, images):
+        recorder = _Recorder(net, names, with_grad=False)
+        with torch.inference_mode(False), torch.no_grad(), unchanged(recorder.changed):
+            recorder.run(images.clone())
+        return recorder.calls
+
+    def calls(net):
+        try:
+            return record(net, x[:1])
+        except Exception:  # an exported graph is fixed to the batch size that it was made for
+            return record(net, x)
+
+    firsts = {name: found[0] for name, found in steady(calls, model).items() if found}
+    return {name: tuple(firsts[name][0].shape[1:]) for name in names if name in firsts and firsts[name][1] is not None}
 
 # %% ../nbs/06_feature_maps.ipynb #e8829c81
-def _recorder(model, x, layers, with_grad):
-    if not torch.is_tensor(x) or x.ndim != 4 or not x.is_floating_point():
+def check_images(x) -> None:
+    "ValueError for what is not a batch of images (B, C, H, W) in floating point."
+    if not torch.is_tensor(x) or x.ndim != 4 or not x.is_floating_point() or not len(x):
         got = f"{tuple(x.shape)} {x.dtype}" if torch.is_tensor(x) else type(x).__name__
         raise ValueError(f"x is {got}; expected a float tensor (B, C, H, W), normalised (x[None] for one picture)")
-    return _Recorder(model, find_layers(model, layers), with_grad)
+
+
+def _recorder(model, x, layers, with_grad):
+    check_images(x)
+    return _Recorder(model, find_layers(model, layers), with_grad, by_itself=layers is None)
 
 # %% ../nbs/06_feature_maps.ipynb #aa1ea203
 def forward_with_maps(
@@ -227,20 +282,32 @@ def forward_with_maps(
     layers=None,              # see find_layers
     with_grad: bool = False,  # maps and output take part in autograd; no weight does
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # output; name -> (B, C, h, w)
-    "One forward pass in eval mode that also hands out the layers' maps, as each layer put them out."
-    with torch.inference_mode(False), torch.set_grad_enabled(with_grad):
-        recorder = _recorder(model, x, layers, with_grad)
-        out = recorder.run(share_memory(x))
-        return out, _pick(recorder.wanted, recorder, model, share_memory(x))
+    """One forward pass in eval mode that also hands out the layers' maps, as each layer put them out.
+
+    Output and maps are of one set of weights, also while another thread trains the model. A backward pass of your own
+    (`with_grad`) comes later, and autograd refuses it where the weights have changed by then: give a `steady.snapshot`."""
+    found = find_layers(model, layers)
+
+    def work(net):
+        with torch.inference_mode(False), torch.set_grad_enabled(with_grad):
+            recorder = _recorder(net, x, found, with_grad)
+            with unchanged(recorder.changed):
+                out = recorder.run(share_memory(x))
+                return out, _pick(recorder.wanted, recorder, net, share_memory(x))
+
+    return steady(work, model, keep=with_grad)
 
 # %% ../nbs/06_feature_maps.ipynb #d89fffc1
 @contextmanager
 def maps_with_grad(model: nn.Module, x: torch.Tensor, layers=None) -> Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
-    "`forward_with_maps` for a backward pass within the context; at its end all memory is free, also after an error."
+    """`forward_with_maps` for a backward pass within the context; at its end all memory is free, also after an error.
+
+    WeightsChanged at its end where another thread wrote to the weights meanwhile: use it within `steady`."""
     recorder = _recorder(model, x, layers, with_grad=True)
     try:
-        out = recorder.run(share_memory(x))
-        yield out, _pick(recorder.wanted, recorder, model, share_memory(x))
+        with unchanged(recorder.changed):
+            out = recorder.run(share_memory(x))
+            yield out, _pick(recorder.wanted, recorder, model, share_memory(x))
     finally:
         recorder.close()
 
@@ -248,7 +315,7 @@ def maps_with_grad(model: nn.Module, x: torch.Tensor, layers=None) -> Iterator[t
 def feature_maps(
     model: nn.Module,
     x: torch.Tensor,                  # (B, C, H, W), normalised
-    layers=None,                      # names, patterns or modules; None: every residual block
+    layers=None,                      # names, patterns or modules; None: every residual block whose map has places
 ) -> dict[str, torch.Tensor]:         # name -> (B, C, h, w), in the order given
     """What layers put out, from one forward pass.
 
@@ -269,8 +336,8 @@ def _check_feature_maps(maps, shape):
 
 def _is_flat(low, high):
     "No more than rounding between the least and the greatest value."
-    low, high = low.double(), high.double()
-    return high - low <= 1e-6 * torch.maximum(low.abs(), high.abs())
+    least, most = exact(low), exact(high)
+    return (most - least <= 1e-6 * torch.maximum(least.abs(), most.abs())).to(low.device)
 
 # %% ../nbs/06_feature_maps.ipynb #d408e46e
 def standardize_maps(
@@ -279,10 +346,11 @@ def standardize_maps(
     "Each map minus its mean, over its deviation, * 64 + 128, cut to 0..255 (Chollet 2018, sec. 5.4.1); a flat map is 128."
     _check_feature_maps(maps, ("C", "h", "w"))
     flat = _is_flat(maps.amin((1, 2)), maps.amax((1, 2)))
-    centred = maps.double() - maps.double().mean((1, 2), keepdim=True)
+    values = exact(maps)
+    centred = values - values.mean((1, 2), keepdim=True)
     deviation = centred.square().mean((1, 2), keepdim=True).sqrt()
-    levels = torch.where(flat[:, None, None], 128, centred / deviation * 64 + 128)
-    return levels.clamp(0, 255).to(torch.uint8), flat
+    levels = torch.where(flat.to(values.device)[:, None, None], 128, centred / deviation * 64 + 128)
+    return levels.clamp(0, 255).to(torch.uint8).to(maps.device), flat
 
 # %% ../nbs/06_feature_maps.ipynb #68a001c4
 def _hatch(height, width):
@@ -332,9 +400,9 @@ def layer_rows(
 # %% ../nbs/06_feature_maps.ipynb #7352ccba
 def standardize_rows(
     rows: torch.Tensor,  # (N, M)
-) -> torch.Tensor:       # (N, M) float64; NaN where a row is flat
+) -> torch.Tensor:       # (N, M) float64, on the CPU where the rows' device has none; NaN where a row is flat
     "Each row minus its mean, over its length: the sum of products of two of them is Pearson's correlation."
-    rows = rows.double()
+    rows = exact(rows)
     flat = _is_flat(*rows.aminmax(dim=1))
     rows = rows - rows.mean(1, keepdim=True)
     rows /= rows.norm(dim=1, keepdim=True)
@@ -346,7 +414,7 @@ def _standard_channels(maps):
     "(B, C, h, w) -> (C, B*h*w), standardised."
     _check_feature_maps(maps, ("B", "C", "h", "w"))
     rows = standardize_rows(maps.transpose(0, 1).flatten(1))
-    return rows if maps.dtype == torch.float64 else rows.float()  # of length 1: float32 will do, and is twice as fast
+    return rows if maps.dtype == torch.float64 else rows.float().to(maps.device)  # of length 1: float32 will do, and is twice as fast
 
 # %% ../nbs/06_feature_maps.ipynb #c1f6643f
 def correlation_matrix(
@@ -380,7 +448,8 @@ def dead_share(
     low, high = maps.amin((2, 3)), maps.amax((2, 3))
     if not per_picture:
         low, high = low.amin(0), high.amax(0)
-    return ((high <= 0) | _is_flat(low, high)).double().mean().item()
+    dead = (high <= 0) | _is_flat(low, high)
+    return dead.sum().item() / dead.numel()
 
 # %% ../nbs/06_feature_maps.ipynb #c5958e41
 def channel_correlation(

@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from .cam import normalize, upsample
-from .feature_maps import maps_with_grad
+from .feature_maps import check_images, find_layers, maps_with_grad
 from .engine.guided_relu import GuidedReLUs, check_guided
 from .engine.targets import as_array, class_scores
-from .engine.twin import temporary_twin
+from .engine.steady import steady, temporary_twin
 
 # %% ../nbs/09_grad_cam.ipynb #904ba418
 def grad_cam_map(activation, gradient):
@@ -170,8 +170,9 @@ def grad_cam(
 ) -> CAMs:                         # several methods: dict method -> CAMs
     """Class activation maps of any layers from one forward and one backward pass; raw, signed, at each layer's size.
 
-    The model may be frozen, in train mode, compiled or in use by other threads, and stays as it is: maps come from a
-    second body with the same weights, in eval mode. At the last block before global average pooling and a linear
+    The model may be frozen, in train mode, compiled, in use or in training by other threads, and stays as it is: maps
+    come from a second body with the same weights, in eval mode, or with copies of them where another thread changes the
+    weights meanwhile (engine.steady; `target` is then called twice). At the last block before global average pooling and a linear
     head, the gradient is the head's weight / (h w) and there is no backward pass (`closed_form`). Of a single logit z,
     class 1 has the score z and class 0 has -z.
 
@@ -180,12 +181,18 @@ def grad_cam(
     methods = [method] if isinstance(method, str) else list(method)
     if not methods or not set(methods) <= set(METHODS):
         raise ValueError(f"method {method!r}; expected one or more of {', '.join(METHODS)}")
+    found = find_layers(model, layers)
+    results = steady(lambda net: _grad_cam(net, x, target, found, methods), model)
+    return results[method] if isinstance(method, str) else results
+
+
+def _grad_cam(model, x, target, layers, methods):
+    "method -> CAMs; WeightsChanged where another thread writes to the weights."
     with torch.inference_mode(False), torch.enable_grad(), maps_with_grad(model, x, layers) as (logits, maps):
         target, scores = class_scores(logits, target)
         found, closed = _maps_of(methods, logits, target, scores, maps)
         logits = logits.detach()
-    results = {name: CAMs({layer: found[layer][name] for layer in maps}, logits, target, name, closed) for name in methods}
-    return results[method] if isinstance(method, str) else results
+    return {name: CAMs({layer: found[layer][name] for layer in maps}, logits, target, name, closed) for name in methods}
 
 # %% ../nbs/09_grad_cam.ipynb #6eb0ad4c
 def _maps_of(methods, logits, target, scores, maps):
@@ -240,13 +247,17 @@ def grad_cam_batches(
     method="grad_cam",
     batch_size: int = 50,
 ) -> CAMs:                            # several methods: dict method -> CAMs; all on the CPU
-    "`grad_cam` of many pictures, batch by batch."
-    device, parts = next(model.parameters()).device, []
-    target = _targets_of_all(target, len(images))
-    for start in range(0, len(images), batch_size):
-        batch = images[start:start + batch_size].to(device)
-        chosen = target[start:start + batch_size] if torch.is_tensor(target) and target.ndim else target
-        parts.append(grad_cam(model, prepare(batch) if prepare else batch, chosen, layers, method))
+    "`grad_cam` of many images, batch by batch, with the same weights for all."
+    device, found, target = next(model.parameters()).device, find_layers(model, layers), _targets_of_all(target, len(images))
+
+    def work(net):
+        with temporary_twin(net) as body:
+            for start in range(0, len(images), batch_size):
+                batch = images[start:start + batch_size].to(device)
+                chosen = target[start:start + batch_size] if torch.is_tensor(target) and target.ndim else target
+                yield grad_cam(body, prepare(batch) if prepare else batch, chosen, found, method)
+
+    parts = steady(lambda net: list(work(net)), model)
     return _joined(parts) if isinstance(method, str) else {name: _joined([p[name] for p in parts]) for name in parts[0]}
 
 # %% ../nbs/09_grad_cam.ipynb #ffc22446
@@ -259,6 +270,11 @@ def guided_backprop(
 
     ReLU6 and other ReLUs with a cut above count as ReLUs. ValueError, with the name of what was found, for a network
     with any other activation, or with none; gates (squeeze-and-excitation) and attention are not activations."""
+    check_images(x)
+    return steady(lambda net: _guided_backprop(net, x, target), model)
+
+
+def _guided_backprop(model, x, target):
     with torch.inference_mode(False), torch.enable_grad(), temporary_twin(model) as body:
         start = x.detach().clone().requires_grad_()
         with GuidedReLUs():
@@ -277,6 +293,11 @@ def guided_grad_cam(
     layer=None,           # one layer; None: the last residual block
 ) -> torch.Tensor:        # (B, C, H, W), signed
     "Guided backpropagation where Grad-CAM is positive (Selvaraju et al. 2017, sec. 3.2); errors as in both."
-    guided = guided_backprop(model, x, target)
-    cams = grad_cam(model, x, target, layer)
+    found = find_layers(model, layer)
+
+    def work(net):
+        with temporary_twin(net) as body:
+            return guided_backprop(body, x, target), grad_cam(body, x, target, found)
+
+    guided, cams = steady(work, model)
     return guided * normalize(upsample(list(cams.maps.values())[-1], x.shape[-2:]))[:, None]

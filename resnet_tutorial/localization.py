@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from .engine.float64 import exact
+
 if TYPE_CHECKING:  # slow to import: the functions that need such libraries do it themselves
     import pandas as pd
 
@@ -70,10 +72,9 @@ def energy_pointing_game(
 ) -> torch.Tensor:        # (B,) in [0, 1]; NaN where the mask is empty or the map has nothing positive
     "Share of the map's positive part that lies on the object (Wang et al. 2020, Score-CAM, energy-based pointing game)."
     _check_maps(cam, truth)
-    positive = cam.clamp(min=0).double()
-    total = positive.sum((1, 2))
-    share = (positive * truth).sum((1, 2)) / total  # 0/0 is NaN: no energy, no share
-    return share.masked_fill(~truth.bool().any(2).any(1), torch.nan).float()
+    positive, inside = exact(cam.clamp(min=0)), truth.to(cam.device)
+    share = (positive * inside.to(positive.device)).sum((1, 2)) / positive.sum((1, 2))  # 0/0 is NaN: no energy, no share
+    return share.float().to(cam.device).masked_fill(~inside.bool().any(2).any(1), torch.nan)
 
 # %% ../nbs/07_localization.ipynb #b5f9e423
 BOX_THRESHOLD = 0.6  # share of a map's maximum from which it counts as bright (our source: 0.6; Zhou et al. 2016 sec. 3: 0.2)
@@ -312,11 +313,11 @@ def _ways_to_score(cam, truth, correct, threshold):
             ways["top1_loc_box"] = partial(top1_loc, cam, boxes, correct, threshold)
     for kind in ("mask", "evidence"):
         if truth.get(kind) is not None:
-            region = truth[kind].to(cam.device)
+            region = truth[kind].bool().to(cam.device)
             ways[f"pointing_game_{kind}"] = partial(pointing_game, cam, region)
             ways[f"energy_{kind}"] = partial(energy_pointing_game, cam, region)
     if truth.get("mask") is not None:
-        ways["iou_mask"] = partial(mask_iou, cam, truth["mask"].to(cam.device), threshold)
+        ways["iou_mask"] = partial(mask_iou, cam, truth["mask"].bool().to(cam.device), threshold)
     return ways
 
 # %% ../nbs/07_localization.ipynb #8d644925

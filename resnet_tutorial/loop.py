@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from .engine.batches import ALONE, Batches, Processes, deal
 from .data import Loader
+from .engine.float64 import exact_dtype
 from .engine.optimization import WeightAverage, training_mode
 from .engine.runtime import Runtime, progress
 
@@ -25,8 +26,7 @@ class Sums:
     "Loss, right answers and pictures of an epoch, added up where they are computed."
 
     def __init__(self, device: torch.device):
-        exact = torch.float32 if device.type == "mps" else torch.float64
-        self.values, self.seen = torch.zeros(2, dtype=exact, device=device), 0
+        self.values, self.seen = torch.zeros(2, dtype=exact_dtype(device), device=device), 0
 
     def add(self, logits: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor) -> None:
         "A micro-batch with its mean loss."
@@ -94,8 +94,7 @@ class Trainer:
         for i, (images, labels, weight) in enumerate(group, 1):
             images, labels = self.runtime.to(images), self.runtime.to(labels)
             with self.exchange(i == len(group)):
-                with self.runtime.autocast():
-                    logits = self.network(images)
+                logits = self.logits(images)
                 loss = self.loss(logits.float(), labels)
                 share = loss if weight == 1 else loss * weight
                 self.scaler.scale(share).backward()
@@ -104,6 +103,17 @@ class Trainer:
                 self.sums.add(logits, labels, loss)
         self.update()
         return total
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:  # (B, C, H, W) -> (B, K)
+        "What the network says of a micro-batch; ValueError, with what to do, where one image is too few for BatchNorm."
+        try:
+            with self.runtime.autocast():
+                return self.network(images)
+        except ValueError as error:
+            if len(images) > 1:
+                raise
+            raise ValueError(f"{error}: this micro-batch holds one image; set batch_size to at least 2, give the training split "
+                             "at least 2 images, or train no layer before a BatchNorm (train: [fc.*])") from error
 
     def exchange(self, last: bool) -> AbstractContextManager:
         "Several processes add up their gradients once a step, after the last micro-batch."
@@ -162,7 +172,7 @@ def evaluation_logits(
     if not flip:
         return logits.to(dtype)
     both = torch.stack([logits, model(images.flip(3)).float()])
-    both = both if both.device.type == "mps" else both.double()
+    both = both.to(exact_dtype(both.device))
     if independent:
         return both.sigmoid().mean(0).logit().to(dtype)
     return (both.log_softmax(-1).logsumexp(0) - math.log(2)).to(dtype)
@@ -180,7 +190,7 @@ def validate(
 ) -> dict[str, float]:
     "Mean loss and accuracy over the pictures of a loader, in evaluation mode; the same for all processes."
     model.eval()
-    sums = torch.zeros(3, dtype=torch.float32 if runtime.device.type == "mps" else torch.float64, device=runtime.device)
+    sums = torch.zeros(3, dtype=exact_dtype(runtime.device), device=runtime.device)
     for images, labels in deal(loader, processes):
         labels = runtime.to(labels)
         with runtime.autocast():

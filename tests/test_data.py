@@ -436,6 +436,22 @@ def test_a_loader_that_skips_what_was_seen_continues_with_the_same_pictures():
         assert len(rest) == 2
         assert all(torch.equal(a, b) for a, b in zip(whole[2:], rest, strict=True))
 
+# %% ../nbs/02_data_loading.ipynb #c12ea60a
+def test_a_last_batch_of_one_image_joins_the_one_before_it_and_a_batch_of_one_is_left_only_where_one_was_asked_for():
+    from resnet_tutorial.data import batch_sizes
+
+    assert batch_sizes(25, 8) == [8, 8, 9] and batch_sizes(24, 8) == [8, 8, 8] and batch_sizes(26, 8) == [8, 8, 8, 2]
+    assert batch_sizes(3, 2) == [3] and batch_sizes(9, 8) == [9] and batch_sizes(5, 8) == [5]
+    assert batch_sizes(1, 8) == [1] and batch_sizes(3, 1) == [1, 1, 1] and batch_sizes(0, 8) == []
+    for workers in (0, 2):
+        with tempfile.TemporaryDirectory() as folder:
+            small = ImageData(prepare("embedded_pets", Path(folder) / "pets", n=33, size=48, split=(17, 9, 7)))
+            for split, sizes in {"train": [4, 4, 4, 5], "val": [4, 5], "test": [4, 3]}.items():
+                loader = make_loader(small, split, 32, 4, IMAGENET, workers=workers)
+                assert [len(labels) for _, labels in loader] == sizes and len(loader) == len(sizes)
+                loader.set_epoch(1, skip=4)
+                assert [len(labels) for _, labels in loader] == sizes[1:] and len(loader) == len(sizes) - 1
+
 # %% ../nbs/02_data_loading.ipynb #d8d21a2f
 def noise_loader(preset, batch_size=4, count=12, size=16, channels=3, order=torch.channels_last, workers=0):
     "A shuffled loader over random bytes."

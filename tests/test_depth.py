@@ -21,7 +21,9 @@ from resnet_tutorial.depth import (
     map_area,
     map_entropy,
     model_agreement,
+    judge_learning,
     nearest_layer,
+    peak_cell,
     pick_cases,
     plot_depth_curve,
     relative_depth,
@@ -106,15 +108,27 @@ def test_relative_depth_goes_from_zero_to_one_in_even_steps():
     with pytest.raises(ValueError, match="no layers"):
         relative_depth([])
 
+# %% ../nbs/10_depth_comparison.ipynb #aba913f0
+def test_a_peak_is_judged_to_within_a_cell_of_the_grid_and_a_cell_with_less_than_half_of_the_fullest_does_not_count():
+    truth = torch.zeros(4, 8, 8, dtype=torch.bool)
+    truth[:3, 0:4, 0:3] = True  # twelve pixels of the upper left cell
+    truth[:3, 4:6, 0:3] = True  # six below it: exactly half
+    truth[:3, 0:5, 4] = True    # four in the upper right cell: less than half
+    cam = torch.zeros(4, 4, 4)
+    cam[0, 1, 1], cam[1, 2, 0], cam[2, 0, 3] = 1, 1, 1
+    assert peak_cell(cam, truth, (2, 2)).nan_to_num(-1).tolist() == [1, 1, 0, -1]
+    assert peak_cell(torch.zeros(1, 4, 4), truth[:1], (2, 2)).tolist() == [0.5]  # no peak: two of four cells would count
+    assert peak_cell(-cam[:1], truth[:1], (2, 2)).tolist() == [0.5]
+
 # %% ../nbs/10_depth_comparison.ipynb #c46aac7e
 def test_a_map_that_is_the_mask_itself_has_all_scores_of_one_and_unknown_truth_gives_nan():
     mask = torch.zeros(1, 8, 8, dtype=torch.bool)
     mask[0, 2:6, 2:6] = True
-    scores = score_layer(mask.float(), {"box": torch.tensor([[2.0, 2, 6, 6]]), "mask": mask, "evidence": mask})
+    scores = score_layer(mask.float(), {"box": torch.tensor([[2.0, 2, 6, 6]]), "mask": mask, "evidence": mask}, (2, 2))
     assert list(scores) == [name for name in DEPTH_SCORES if name != "agreement_next"]
     assert all(scores[name].item() == 1 for name in scores if name not in ("area", "entropy"))
     assert scores["area"].item() == 16 / 64
-    scores = score_layer(mask.float(), {"mask": mask})
+    scores = score_layer(mask.float(), {"mask": mask}, (2, 2))
     assert scores[["pointing_game_box", "pointing_game_evidence"]].isna().all(axis=None) and scores["energy_mask"].item() == 1
 
 # %% ../nbs/10_depth_comparison.ipynb #3f729a85
@@ -182,25 +196,64 @@ def test_a_curve_has_a_line_and_a_band_for_each_model_and_kind_of_answer():
     assert [line.get_linestyle() for line in axis.lines] == ["-", "--", "-", "--"]
 
 # %% ../nbs/10_depth_comparison.ipynb #241ae3af
-def test_the_claim_is_answered_yes_and_no_on_tables_made_so():
-    images = np.arange(40)
+def made_table(model, areas, middle_hits, last_hits, right=1.0, count=400):
+    "Three layers whose areas and hits are given; `right` is the share of right answers, spread evenly."
+    number = np.arange(count)
+    answers = (number * 0.618034) % 1 < right
+    columns = {"image": number, "class": np.where(number % 2, "cat", "dog"), "right": answers, "model": model, "seed": 0}
+    hits = [np.ones(count), middle_hits, last_hits]
+    parts = [pd.DataFrame(columns | {"layer": f"l{k}", "relative_depth": k / 2, "area": areas[k], "peak_cell_evidence": hits[k]}) for k in range(3)]
+    return pd.concat(parts)
 
 
-    def made_table(model, areas, middle_hits, last_hits):
-        hits = [np.ones(40), middle_hits, last_hits]
-        parts = [pd.DataFrame({"layer": f"l{k}", "relative_depth": k / 2, "image": images, "area": areas[k], "pointing_game_evidence": hits[k]}) for k in range(3)]
-        return pd.concat(parts).assign(model=model, seed=0)
+def some_hits(share, seed, count=400):
+    return (np.random.default_rng(seed).random(count) < share).astype(float)
 
+# %% ../nbs/10_depth_comparison.ipynb #d4aafa08
+def test_a_focus_that_vanishes_gets_a_yes_and_one_that_stays_gets_a_no():
+    fades = made_table("fades", [0.1, 0.3, 0.5], np.ones(400), some_hits(0.8, 1), 0.98)
+    stays = made_table("stays", [0.5, 0.3, 0.1], some_hits(0.8, 2), np.ones(400), 0.98)
+    answer = answer_claim(pd.concat([fades, stays]))
+    assert answer.learned.all() and answer.vanishes.tolist() == [True, False] and answer.finer.tolist() == [False, True]
+    assert answer.lost["fades"] == pytest.approx(0.2, abs=0.03) and answer.gained["fades"] == 0
+    assert answer.lost["stays"] == 0 and answer.area_change.round(6).tolist() == [0.4, -0.4]
 
-    half = (images % 2 == 0).astype(float)
-    answer = answer_claim(pd.concat([made_table("finer", [0.5, 0.3, 0.1], np.ones(40), half), made_table("coarser", [0.1, 0.3, 0.5], half, np.ones(40))]))
-    assert answer.finer.tolist() == [True, False] and answer.vanishes.tolist() == [True, False]
-    assert answer.lost.tolist() == [0.5, 0] and answer.gained.tolist() == [0, 0.5]
-    assert answer.area_change.round(6).tolist() == [-0.4, 0.4]
-    swapped = answer_claim(made_table("swapped", [0.3, 0.3, 0.3], half, 1 - half))
-    assert swapped.lost.tolist() == swapped.gained.tolist() == [0.5] and swapped.vanishes.tolist() == [False]
-    unknown = made_table("photographs", [0.5, 0.3, 0.1], np.full(40, np.nan), np.full(40, np.nan))
-    assert answer_claim(unknown).vanishes.tolist() == [None] and answer_claim(unknown).lost.isna().all()
+# %% ../nbs/10_depth_comparison.ipynb #c4c9b847
+def test_a_network_that_guesses_gets_no_answer_however_much_its_maps_change():
+    guess = made_table("guess", [0.5, 0.3, 0.1], np.ones(400), some_hits(0.5, 3), 0.52)
+    one_epoch = made_table("one epoch", [0.5, 0.3, 0.1], np.ones(400), some_hits(0.5, 4), 0.64)
+    answer = answer_claim(pd.concat([guess, one_epoch]))
+    assert answer.finer.tolist() == answer.vanishes.tolist() == [None, None] and not answer.learned.any()
+
+# %% ../nbs/10_depth_comparison.ipynb #3e62ca3e
+def test_one_seed_of_three_that_guesses_leaves_the_network_without_an_answer():
+    parts = [made_table("resnet", [0.5, 0.3, 0.1], np.ones(400), some_hits(0.5, 5), right).assign(seed=seed) for seed, right in enumerate((1.0, 1.0, 0.5))]
+    assert not answer_claim(pd.concat(parts)).learned.item()
+    assert answer_claim(pd.concat(parts[:2])).learned.item()
+
+# %% ../nbs/10_depth_comparison.ipynb #6ff47e85
+def test_hits_by_luck_are_lost_as_often_as_they_are_gained_and_do_not_count():
+    luck = answer_claim(made_table("luck", [0.3, 0.3, 0.3], some_hits(0.5, 6), some_hits(0.5, 7), 0.98))
+    assert luck.lost.item() > 0.2 and luck.gained.item() > 0.2 and luck.vanishes.tolist() == [False]
+
+# %% ../nbs/10_depth_comparison.ipynb #c52c37fa
+def test_a_focus_that_is_lost_in_wrong_answers_alone_does_not_vanish():
+    table = made_table("wrong", [0.3, 0.3, 0.3], np.ones(400), np.ones(400), 0.85)
+    table.loc[~table.right & (table.relative_depth == 1), "peak_cell_evidence"] = 0
+    assert answer_claim(table).lost.tolist() == [0] and answer_claim(table).vanishes.tolist() == [False]
+
+# %% ../nbs/10_depth_comparison.ipynb #6de0928f
+def test_chance_is_the_share_of_the_commonest_class():
+    table = made_table("rare", [0.3, 0.3, 0.3], np.ones(400), np.ones(400), 0.9).assign(**{"class": "cat"})
+    table.loc[table.image < 80, "class"] = "dog"
+    assert judge_learning(table)["chance"] == pytest.approx(0.8) and not judge_learning(table)["learned"]
+    assert judge_learning(made_table("even", [0.3] * 3, np.ones(400), np.ones(400), 0.9))["learned"]
+
+# %% ../nbs/10_depth_comparison.ipynb #cc4d685b
+def test_without_known_truth_a_network_that_has_learned_is_finer_or_not_but_nothing_is_said_of_vanishing():
+    nothing = np.full(400, np.nan)
+    answer = answer_claim(made_table("photographs", [0.5, 0.3, 0.1], nothing, nothing))
+    assert answer.vanishes.tolist() == [None] and answer.lost.isna().all() and answer.finer.tolist() == [True]
 
 # %% ../nbs/10_depth_comparison.ipynb #200e785e
 def test_a_run_agrees_with_itself_at_every_depth_and_pairs_are_counted_once():

@@ -4,15 +4,33 @@
 import json
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.metrics import accuracy_score, f1_score
 
 from resnet_tutorial.data import open_data
-from resnet_tutorial.evaluation import calibration_error, evaluate, predict, predict_files, probabilities, score_predictions, with_data
+from resnet_tutorial.evaluation import (
+    SkippedImages,
+    calibration_error,
+    evaluate,
+    list_pictures,
+    most_confused,
+    plot_confusion,
+    plot_ranking,
+    predict,
+    predict_files,
+    probabilities,
+    read_pictures,
+    score_predictions,
+    with_data,
+)
+from resnet_tutorial.engine.name_tables import read_names_csv
 from resnet_tutorial.engine.recipes import Recipe
 from resnet_tutorial.engine.saved_runs import load_run
 from resnet_tutorial.engine.fit import fit
@@ -32,6 +50,33 @@ def tiny_run(folder):
     data = {"n": 48, "size": 48, "split": [24, 8, 16]}
     recipe = Recipe(name="tiny", data=data, image_size=48, epochs=1, batch_size=8, out_dir=f"{folder}/tiny")
     return fit(recipe)
+
+# %% ../nbs/05_evaluation.ipynb #40a60a94
+def test_predictions_beside_a_training_are_those_of_one_moment_and_leave_the_network_in_its_mode():
+    from types import SimpleNamespace
+
+    from resnet_tutorial.engine.runtime import choose_runtime
+    from resnet_tutorial.engine.zoo import build_model
+
+    plain_recipe = SimpleNamespace(loss="cross_entropy", test_time_flip=False)
+    busy_run = SimpleNamespace(model=build_model("resnet_small", 3).train(), recipe=plain_recipe, runtime=choose_runtime("cpu", "float32"))
+    tiny_batch, started, stop = torch.randn(4, 3, 32, 32), threading.Event(), threading.Event()
+
+
+    def train():
+        while not stop.is_set():
+            busy_run.model(tiny_batch).square().sum().backward()
+            torch._foreach_add_([p.detach() for p in busy_run.model.parameters()], 0.01)
+            started.set()
+
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    started.wait()
+    p = probabilities(busy_run, (tiny_batch for _ in range(20)))
+    stop.set()
+    thread.join()
+    assert np.allclose(p.reshape(20, 4, 3), p[:4], atol=1e-6) and all(m.training for m in busy_run.model.modules())
 
 # %% ../nbs/05_evaluation.ipynb #426f1bfe
 def test_a_prediction_table_has_a_row_a_picture_and_probabilities_that_sum_to_one():
@@ -83,6 +128,28 @@ def test_calibration_error_is_zero_for_honest_and_large_for_boastful_confidence(
     assert np.isclose(calibration_error(np.full(10, 0.7), hits), 0)
     assert np.isclose(calibration_error(np.full(10, 1.0), hits), 0.3)
 
+# %% ../nbs/05_evaluation.ipynb #1858b8ac
+def test_of_many_classes_those_with_most_mistakes_are_drawn_and_every_class_keeps_its_scores():
+    many = [f"class {k}" for k in range(1000)]
+    true = np.repeat(many, 2)
+    said = true.copy()
+    said[:60:2] = "class 999"
+    p = np.full((2000, 1000), 1e-4)
+    p[np.arange(2000), [many.index(name) for name in said]] = 0.9
+    wide = pd.DataFrame(p / p.sum(1, keepdims=True), columns=[f"p_{name}" for name in many])
+    wide = pd.concat([pd.DataFrame({"true": true, "predicted": said, "confidence": 0.9}), wide], axis=1)
+    assert most_confused(wide, many, 5) == ["class 0", "class 1", "class 2", "class 3", "class 999"]
+    assert most_confused(wide, ["a", "b"], 5) == ["a", "b"]
+    figure, axes = plt.subplots(1, 3)
+    plot_confusion(wide, many, axes[0])
+    plot_ranking(wide, many, axes[1:])
+    names = [text.get_text() for text in axes[0].get_xticklabels()]
+    assert len(names) == 20 and len(axes[0].texts) == 400 and "20 of 1000 classes with most mistakes" in axes[0].get_title()
+    assert len(axes[1].lines) == 21 and len(axes[2].get_legend().get_texts()) == 20
+    plt.close(figure)
+    scores = score_predictions(wide, many)
+    assert len(scores["per_class"]) == 1000 and scores["accuracy"] == pytest.approx(0.985) and np.isfinite(scores["roc_auc"])
+
 # %% ../nbs/05_evaluation.ipynb #df616e47
 def test_the_curves_of_a_perfect_order_touch_the_corner_and_a_class_without_pictures_is_left_out():
     from matplotlib.figure import Figure as Canvas
@@ -99,7 +166,7 @@ def test_an_evaluation_leaves_a_table_from_which_its_accuracy_can_be_computed_ag
     with tempfile.TemporaryDirectory() as folder:
         small_run = tiny_run(folder)
         found = evaluate(small_run)
-        stored = pd.read_csv(small_run.folder / "predictions.csv")
+        stored = read_names_csv(small_run.folder / "predictions.csv")
         assert (stored.true == stored.predicted).mean() == found["accuracy"]
         assert json.loads((small_run.folder / "report" / "scores.json").read_text()) == found
 
@@ -178,8 +245,14 @@ def test_a_folder_stands_for_the_pictures_in_it_and_files_that_are_none_are_all_
         assert [Path(path).name for path in predict_files(small_run, [place]).path] == ["a.png", "b.png"]
         (place / "c.png").write_text("no picture")
         (place / "d.png").write_bytes((place / "a.png").read_bytes()[:300])
+        with pytest.warns(SkippedImages, match=r"(?s)2 of 4 files are no readable pictures:.*c\.png.*d\.png"):
+            found = predict_files(small_run, [place])
+        assert [Path(path).name for path in found.path] == ["a.png", "b.png"]
+        assert [Path(path).name for path, _ in found.attrs["skipped"]] == ["c.png", "d.png"]
+        with pytest.raises(ValueError, match=r"(?s)2 of 2 files are no readable pictures:.*c\.png.*d\.png"):
+            predict_files(small_run, [place / "c.png", place / "d.png"])
         with pytest.raises(ValueError, match=r"(?s)2 of 4 files are no readable pictures:.*c\.png.*d\.png"):
-            predict_files(small_run, [place])
+            read_pictures(list_pictures([place]), 48)
 
 # %% ../nbs/05_evaluation.ipynb #6f1395e5
 def test_a_picture_and_its_mirror_image_get_one_answer_with_flip_averaging():

@@ -5,12 +5,13 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
+from resnet_tutorial.depth import model_agreement
 from resnet_tutorial.evaluation import predict_files
+from resnet_tutorial.engine.name_tables import read_names_csv
 from resnet_tutorial.explain import explain, full_picture, pick_layers, save_cams
 from resnet_tutorial.engine.recipes import Recipe
 from resnet_tutorial.engine.fit import fit
@@ -46,7 +47,7 @@ def test_an_explanation_has_a_strip_a_picture_and_a_table_in_the_pixels_of_the_f
         found = explain(small_run, [place], ["layer*"])
         written = found.save(Path(folder) / "out")
         assert [file.name for file in written] == ["0_layers.png", "1_layers.png", "2_layers.png", "explanations.csv"]
-        rows = pd.read_csv(written[-1])
+        rows = read_names_csv(written[-1])
         assert len(rows) == 3 * len(found.cams.maps)
         assert rows.groupby("path").peak_x.max().lt([90, 91, 92]).all() and (rows.peak_y.dropna() < 60).all()
         assert found.answers.equals(predict_files(small_run, [place]))
@@ -61,6 +62,19 @@ def test_the_map_is_that_of_the_class_that_was_asked_for():
         assert not torch.equal(cat.maps[last], dog.maps[last])
         with pytest.raises(ValueError, match="class 'cow' is not one of"):
             explain(small_run, [place], target="cow")
+
+# %% ../nbs/13_your_own_images.ipynb #bd14e984
+def test_the_layers_that_are_chosen_are_those_that_can_be_explained_also_where_the_last_blocks_have_one_place():
+    with tempfile.TemporaryDirectory() as folder:
+        data = {"n": 48, "size": 48, "split": [24, 8, 16]}
+        run = fit(Recipe(name="tiny", model="resnet18", data=data, image_size=32, steps=1, epochs=None, batch_size=8, out_dir=f"{folder}/tiny"))
+        Image.new("RGB", (40, 30)).save(Path(folder) / "a.png")
+        found = explain(run, [Path(folder) / "a.png"])
+        assert list(found.cams.maps) == ["layer1.0", "layer1.1", "layer2.0", "layer2.1", "layer3.0", "layer3.1"]
+        with pytest.raises(ValueError, match=r"'layer4.1' puts out \(1, 512, 1, 1\), no spatial map"):
+            explain(run, [Path(folder) / "a.png"], ["layer4.1"])
+        agreement = model_agreement([run, run])
+        assert agreement.agreement.dropna().min() > 0.999
 
 # %% ../nbs/13_your_own_images.ipynb #012a0154
 def test_pictures_of_one_name_in_two_folders_do_not_overwrite_each_other():

@@ -28,8 +28,33 @@ def picture(size=64, batch=2, seed=0):
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 # %% ../nbs/06_feature_maps.ipynb #971bbd4e
+import collections
+import dataclasses
 import functools
 import gc
+
+import torch.fx
+from torchvision.models.feature_extraction import create_feature_extractor
+
+
+class Wraps(nn.Module):
+    "A convolution whose output is wrapped, so that only `conv` has a map of its own."
+
+    def __init__(self, wrap):
+        super().__init__()
+        self.conv, self.wrap = nn.Conv2d(3, 4, 3), wrap
+
+    def forward(self, x):
+        return self.wrap(self.conv(x))
+
+
+class Uses(nn.Module):
+    def __init__(self, wrap, unwrap):
+        super().__init__()
+        self.block, self.unwrap, self.late, self.fc = Wraps(wrap), unwrap, nn.Conv2d(4, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.fc(self.late(self.unwrap(self.block(x))).mean((2, 3)))
 
 
 def live_tensors():
@@ -179,6 +204,88 @@ def test_channels_last_and_attention_are_refused_by_name_and_not_offered_by_patt
         feature_maps(model, x, model.q_norm)
     with pytest.raises(ValueError, match="no layer with a spatial map matches; layers that have one for this input: stem, back$"):
         feature_maps(model, x, "*norm")
+
+# %% ../nbs/06_feature_maps.ipynb #2bd1aac0
+def test_layers_that_put_out_tuples_lists_mappings_dataclasses_or_nothing_are_passed_over_and_refused_where_they_are_named():
+    @dataclasses.dataclass
+    class Pair:
+        first: torch.Tensor
+        note: str = ""
+
+
+    named = collections.namedtuple("Named", "maps")
+    ways = {"tuple": (lambda t: (t, None), lambda o: o[0]), "list": (lambda t: [t, t.sum()], lambda o: o[0]),
+            "dict": (lambda t: {"maps": t}, lambda o: o["maps"]), "OrderedDict": (lambda t: collections.OrderedDict(a=t), lambda o: o["a"]),
+            "Named": (named, lambda o: o.maps), "Pair": (Pair, lambda o: o.first), "dict of": (lambda t: {"a": [(t,)]}, lambda o: o["a"][0][0])}
+    for name, (wrap, unwrap) in ways.items():
+        net = Uses(wrap, unwrap)
+        assert list(spatial_layers(net, picture())) == list(feature_maps(net, picture(), "*")) == ["block.conv", "late"]
+        refused = rf"'block' puts out {name.split()[0]}.*no spatial map .*: block.conv, late$"
+        with pytest.raises(ValueError, match=refused):
+            feature_maps(net, picture(), "block")
+
+# %% ../nbs/06_feature_maps.ipynb #c5135bda
+def test_a_layer_that_puts_out_nothing_is_passed_over_and_a_model_in_inference_mode_of_its_own_says_that_nothing_is_certain():
+    class Logs(nn.Module):
+        def forward(self, x):
+            return None
+
+
+    class Quiet(nn.Module):
+        def __init__(self, mode):
+            super().__init__()
+            self.conv, self.logs, self.mode = nn.Conv2d(3, 4, 3), Logs(), mode
+
+        def forward(self, x):
+            with self.mode():
+                out = self.conv(x)
+            self.logs(out)
+            return out.mean((2, 3))
+
+
+    assert list(spatial_layers(Quiet(torch.no_grad), picture())) == list(feature_maps(Quiet(torch.no_grad), picture(), "*")) == ["conv"]
+    with pytest.raises(ValueError, match="'logs' puts out NoneType, no spatial map"):
+        feature_maps(Quiet(torch.no_grad), picture(), "logs")
+    with pytest.raises(ValueError, match="'conv' puts out .* which axis is which"):
+        feature_maps(Quiet(torch.inference_mode), picture(), "conv")
+
+# %% ../nbs/06_feature_maps.ipynb #f9138412
+def test_traced_graphs_and_feature_extractors_give_the_maps_of_their_layers_and_say_what_a_container_does_not_run():
+    net, x = torchvision.models.resnet18(num_classes=3).eval(), picture()
+    expected = feature_maps(net, x, ["layer3.1.conv2", "maxpool"])
+    for graph in (torch.fx.symbolic_trace(net), create_feature_extractor(net, ["layer3", "fc"]), create_feature_extractor(net, {"fc": "logits"})):
+        for layer, found in feature_maps(graph, x, ["layer3.1.conv2", "maxpool"]).items():
+            torch.testing.assert_close(found, expected[layer])
+        with pytest.raises(ValueError, match=r"'layer4' did not run .*calls only what is inside it: .*layer4.1.bn2"):
+            feature_maps(graph, x, "layer4")
+        with pytest.raises(ValueError, match="has no residual blocks to choose by itself; name layers="):
+            feature_maps(graph, x)
+
+# %% ../nbs/06_feature_maps.ipynb #eddf51d0
+def test_the_module_of_torch_export_has_no_layers_to_look_into_and_says_so_whatever_its_batch_size():
+    program = torch.export.export(Uses(lambda t: t, lambda t: t).eval(), (picture(16),))
+    for module in (program.module(), torch.compile(program.module(), backend="eager")):
+        assert spatial_layers(module, picture(16)) == {}
+        with pytest.raises(ValueError, match="'late' did not run .*torch.export makes it, calls no layers: take the model"):
+            feature_maps(module, picture(16), "late")
+    with pytest.raises(TypeError, match=r"ExportedProgram is not a module.*program.module\(\)"):
+        feature_maps(program, picture(16), "late")
+    unflat = torch.export.unflatten(program)
+    assert "late" in spatial_layers(unflat, picture(16))
+
+# %% ../nbs/06_feature_maps.ipynb #b9121b5d
+def test_blocks_whose_map_has_one_place_or_that_run_twice_are_chosen_as_they_can_be_used():
+    net, small = build_model("resnet18", 3), picture(32)
+    chosen = ["layer1.0", "layer1.1", "layer2.0", "layer2.1", "layer3.0", "layer3.1"]
+    assert list(feature_maps(net, small)) == chosen
+    assert list(feature_maps(net, small, chosen)) == chosen
+    with pytest.raises(ValueError, match=r"'layer4.1' puts out \(2, 512, 1, 1\), no spatial map"):
+        feature_maps(net, small, "layer4.1")
+    net.layer1[1] = net.layer1[0]
+    twice = list(feature_maps(net, small))
+    assert twice[:3] == ["layer1.0#0", "layer1.0#1", "layer2.0"] and list(feature_maps(net, small, twice)) == twice
+    with pytest.raises(ValueError, match="no layer with a spatial map matches"):
+        feature_maps(net, picture(2))
 
 # %% ../nbs/06_feature_maps.ipynb #c9f0f67d
 def test_a_residual_block_that_keeps_channels_last_is_refused_too():

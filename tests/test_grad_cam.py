@@ -223,6 +223,41 @@ def test_targets_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="expected one score a picture"):
         grad_cam(model, x, lambda logits: logits)
 
+# %% ../nbs/09_grad_cam.ipynb #00412b94
+def test_layers_that_put_out_tuples_traced_graphs_and_blocks_of_one_place_are_explained_or_refused_as_feature_maps_are():
+    class Tuple(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            return self.conv(x), {"of": x.shape}
+
+
+    class Uses(nn.Module):
+        def __init__(self, mode=torch.enable_grad):
+            super().__init__()
+            self.block, self.fc, self.mode = Tuple(), nn.Linear(4, 2), mode
+
+        def forward(self, x):
+            with self.mode():
+                return self.fc(self.block(x)[0].relu().mean((2, 3)))
+
+
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert list(grad_cam(Uses(), images, 0, "*").maps) == ["block.conv"]
+    with pytest.raises(ValueError, match="'block' puts out tuple with 0: .*no spatial map .*: block.conv$"):
+        grad_cam(Uses(), images, 0, "block")
+    for mode, reason in ((torch.no_grad, "no path leads from layer 'block.conv'"), (torch.inference_mode, "which axis is which")):
+        with pytest.raises(ValueError, match=reason):
+            grad_cam(Uses(mode), images, 0, "block.conv")
+    net = build_model("resnet18", 3).eval()
+    traced, own = (grad_cam(model, images, 1, ["maxpool", "layer2.0.conv2"]).maps for model in (torch.fx.symbolic_trace(net), net))
+    torch.testing.assert_close(traced, own)
+    assert list(grad_cam(net, images, 0).maps) == [f"layer{i}.{j}" for i in (1, 2, 3) for j in (0, 1)]
+    with pytest.raises(ValueError, match="uint8; expected a float tensor"):
+        guided_backprop(net, images.byte())
+
 # %% ../nbs/09_grad_cam.ipynb #e4af2712
 def test_a_disconnected_layer_is_named():
     class TwoRoads(nn.Module):
@@ -301,6 +336,104 @@ def test_a_compiled_model_gives_the_maps_of_the_model():
     for other in (compiled, nn.DataParallel(model)):
         for name, cam in grad_cam(other, x, 1).maps.items():
             torch.testing.assert_close(cam, expected.maps[name])
+
+# %% ../nbs/09_grad_cam.ipynb #78c24275
+def beside_a_training(work, model, optimizer, steps=10**6, calls=12):
+    "What `work` returns so many times while another thread trains the model; its losses, its errors and those of `work`."
+    results, losses, errors, stop = [], [], [], threading.Event()
+    x, labels = picture(64, 4, 1), torch.arange(4) % 5
+
+    def train():
+        try:
+            while not (stop.is_set() and steps == 10**6) and len(losses) < steps:
+                loss = torch.nn.functional.cross_entropy(model(x), labels)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item())
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    try:
+        for number in range(calls):
+            results.append(work(number))
+    finally:
+        stop.set()
+        thread.join()
+    return results, losses, errors
+
+# %% ../nbs/09_grad_cam.ipynb #25f20fa2
+@pytest.mark.slow
+def test_maps_made_while_another_thread_trains_the_model_are_each_of_one_set_of_weights_and_disturb_no_training():
+    from resnet_tutorial.feature_maps import feature_maps, spatial_layers
+
+
+    def identity_gap(model):
+        "How far mean(CAM) is from logit minus bias, relative: 0 for maps and logits of the same weights."
+        maps, logits = cam_maps(model, picture(64, 2), batch_size=1)
+        return (maps.mean((2, 3)) + model.fc.bias.detach() - logits).abs().max().item()  # the bias moves little in a step
+
+
+    ways = [lambda model: grad_cam(model, picture(), 1, ["bn1", "layer2.1", "layer4.1"], list(METHODS)), identity_gap,
+            lambda model: grad_cam(model, picture(), None, "layer4.1"), lambda model: grad_cam(model, picture(), 1, model.layer3),
+            lambda model: grad_cam(model, picture(), 1, (name for name in ("layer1.0", "layer4.1"))),
+            lambda model: grad_cam_batches(model, picture(64, 3), None, 1, "layer?.0", batch_size=1),
+            lambda model: guided_backprop(model, picture(), 1), lambda model: guided_grad_cam(model, picture(), 1),
+            lambda model: feature_maps(model, picture()), lambda model: len(spatial_layers(model, picture()))]
+    for kind, options in ((torch.optim.SGD, {"momentum": 0.9}), (torch.optim.AdamW, {}), (torch.optim.SGD, {"foreach": True})):
+        model = seeded(build_model, "resnet18", 5).train()
+        optimizer = kind(model.parameters(), lr=1e-4, **options)
+        results, losses, errors = beside_a_training(lambda number, model=model: ways[number % len(ways)](model), model, optimizer, calls=len(ways))
+        assert not errors and len(results) == len(ways) and all(m.training for m in model.modules())
+        assert results[1] < 0.05
+        assert all(p.requires_grad for p in model.parameters()) and not any(m._forward_hooks for m in model.modules())
+
+# %% ../nbs/09_grad_cam.ipynb #7d68715f
+@pytest.mark.slow
+def test_a_training_ends_in_the_same_bits_whether_maps_are_made_meanwhile_or_not():
+    def trained(work):
+        model = seeded(build_model, "resnet18", 5).train()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+        _, losses, errors = beside_a_training(work(model), model, optimizer, steps=6, calls=8)
+        assert not errors and len(losses) == 6
+        return model.state_dict()
+
+
+    alone = trained(lambda model: lambda number: None)
+    watched = trained(lambda model: lambda number: (grad_cam(model, picture(), 1), guided_backprop(model, picture(), 1)))
+    assert all(value.equal(watched[name]) for name, value in alone.items())
+
+# %% ../nbs/09_grad_cam.ipynb #f1ea13a9
+def test_a_step_between_the_passes_gives_the_maps_of_the_weights_after_or_before_it_and_of_nothing_between():
+    model, x = seeded(build_model, "resnet18", 5), picture()
+    before, after = copy.deepcopy(model), copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in after.parameters():
+            parameter.mul_(0.9)
+    calls = []
+
+
+    def step_between(logits):
+        "The score, and on the first call what an optimiser in another thread would do."
+        calls.append(logits)
+        if len(calls) == 1:
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.mul_(0.9)
+        return logits[:, 1]
+
+
+    found = grad_cam(model, x, step_between, ["layer1.0", "layer4.1"])
+    expected = grad_cam(after, x, 1, ["layer1.0", "layer4.1"])
+    assert len(calls) == 2 and found.logits.equal(expected.logits)
+    for name, cam in expected.maps.items():
+        assert peak_error(found.maps[name], cam) < 1e-5
+        assert peak_error(cam, grad_cam(before, x, 1, ["layer1.0", "layer4.1"]).maps[name]) > 1e-2
+    calls.clear()
+    model.load_state_dict(before.state_dict())
+    assert torch.allclose(guided_backprop(model, x, step_between), guided_backprop(after, x, 1), atol=1e-6) and len(calls) == 2
 
 # %% ../nbs/09_grad_cam.ipynb #8c19ca25
 def test_four_threads_on_one_model_make_forty_right_maps():

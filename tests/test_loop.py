@@ -60,6 +60,19 @@ def test_a_thousand_training_steps_and_a_failed_one_leave_no_tensor_behind_witho
     finally:
         gc.enable()
 
+# %% ../nbs/04_training.ipynb #083b3bb0
+def test_a_micro_batch_of_one_image_that_batchnorm_cannot_take_is_refused_with_what_to_do():
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    constant = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+    trainer = Trainer(net, choose_runtime("cpu", "float32"), optimizer, constant)
+    one = torch.randn(1, 3, 2, 2), torch.tensor([1])
+    with pytest.raises(ValueError, match="holds one image; set batch_size to at least 2"):
+        trainer.epoch([one], "epoch")
+    with pytest.raises(ValueError) as caught:  # another error stays as it is
+        trainer.epoch([(torch.randn(2, 3, 2, 2), torch.tensor([1]))], "epoch")
+    assert "set batch_size" not in str(caught.value)
+
 # %% ../nbs/04_training.ipynb #3ac378a8
 def test_a_loss_that_is_not_a_number_is_noticed_at_the_end_of_the_epoch_at_the_latest():
     net = torch.nn.Linear(2, 2)

@@ -19,7 +19,7 @@ from accelerate.data_loader import BatchSamplerShard
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..data import EpochSampler, ImageData, Loader, Normalization, first_of, make_loader
+from ..data import EpochSampler, ImageData, Loader, Normalization, batch_sizes, first_of, make_loader
 from .optimization import balanced_indices, head_only
 from .recipes import Phase, Recipe
 from .runtime import Runtime
@@ -99,10 +99,10 @@ class Batches:
 
     def _shards(self) -> Iterator[list[tuple[torch.Tensor, torch.Tensor, float]]]:
         "Those of one of several processes, in groups."
-        left, batches = len(self.loader.sampler), iter(deal(self.loader, self.processes))
-        while left > 0:
-            total = min(left, self.loader.batch_size * self.accumulate * self.processes.count)
-            scale, left = self.processes.count / total, left - total
+        sizes = batch_sizes(len(self.loader.sampler), self.loader.batch_size)
+        together, batches = self.accumulate * self.processes.count, iter(deal(self.loader, self.processes))
+        for first in range(0, len(sizes), together):
+            scale = self.processes.count / sum(sizes[first : first + together])
             group = [(images, labels, len(labels) * scale) for images, labels in islice(batches, self.accumulate)]
             yield group or [self._dummy_batch()]
 

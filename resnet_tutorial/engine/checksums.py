@@ -24,6 +24,7 @@ from filelock import FileLock
 from safetensors.torch import load, save
 
 from .files import write_bytes
+from .name_tables import read_names_csv
 
 T = TypeVar("T")
 
@@ -183,7 +184,7 @@ def read_checked(folder: Path, name: str) -> bytes:
 # %% ../../nbs/engine/checksums.ipynb #286af5c5
 def read_table(folder: Path, name: str) -> pd.DataFrame:
     "A CSV file with at least one row, checked."
-    table = parse(folder / name, read_checked(folder, name), lambda content: pd.read_csv(io.BytesIO(content)))
+    table = parse(folder / name, read_checked(folder, name), read_names_csv)
     if table.empty:
         raise DamagedFile(f"{folder / name} is damaged: it has no row")
     return table

@@ -19,6 +19,7 @@ from scipy import ndimage
 from ..cam import draw_boxes, normalize, overlay, upsample
 from ..grad_cam import METHODS, CAMs, grad_cam
 from ..localization import BOX_THRESHOLD, cam_boxes
+from .names import printable
 from .saved_runs import Run
 
 # %% ../../nbs/engine/explorer.ipynb #31918f4a
@@ -121,7 +122,8 @@ class Explorer:
         "Put what the controls say into the view."
         choice = {name: control.value for name, control in self.controls.items()}
         self.view.value = png_bytes(self.maps.draw(**choice, side=self.side))
-        self.text.value = self.maps.caption(*(choice[name] for name in ("number", "layer", "target", "method")))
+        text = self.maps.caption(*(choice[name] for name in ("number", "layer", "target", "method")))
+        self.text.value = printable(text).replace("$", r"\$")  # front ends set what is between two $ as a formula
 
 # %% ../../nbs/engine/explorer.ipynb #13d19de1
 def has_front_end() -> bool:

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import cache
@@ -20,7 +21,9 @@ import pandas as pd
 
 from .batches import Processes, join_processes, training_images
 from .checksums import DamagedFile, if_intact
+from .names import label_text
 from resnet_tutorial.engine.phases import (
+    OTHER_BITS,
     Pass,
     Session,
     Stage,
@@ -28,6 +31,7 @@ from resnet_tutorial.engine.phases import (
     must_match,
     open_session,
     plan,
+    record_resume,
     restore_progress,
     restore_weights,
     start_phase,
@@ -133,6 +137,8 @@ def train_remaining(folder: Path, session: Session, state: dict | None, say: Cal
     passes = plan(recipe, training_images(session.data, recipe), session.processes.count)
     if state is not None:
         _say_where(folder, say, state, passes, bool(restored))
+        if main and len(history) < len(passes) and (other := record_resume(session, folder, state)):
+            say(other)
         restore_weights(session, state)
     curves, stage = open_curves(folder, recipe, main and len(history) < len(passes), history), None
     for part in passes[len(history) :]:
@@ -229,6 +235,12 @@ def matches_recipe(recipe: Recipe, folder: Path) -> bool:
     return state_file(folder).exists() or is_started(folder) or history is not None and reaches_budget(history, recipe)
 
 # %% ../../nbs/engine/fit.ipynb #6f9fa3d4
+def _warn_of_other_bits(text: str) -> None:
+    "What `train_or_load` passes on of all that `fit` says: that a stopped run goes on in another environment."
+    if OTHER_BITS in text:
+        warnings.warn(text, stacklevel=2)
+
+
 def train_or_load(recipe: Recipe) -> Run:
     "The finished run of a recipe: loaded if there is one, waited for if it is being trained, trained if not."
     folder = Path(recipe.out_dir)
@@ -238,7 +250,7 @@ def train_or_load(recipe: Recipe) -> Run:
         processes.wait()
         done, ours = finished(recipe, folder), matches_recipe(recipe, folder)
         if ours and not done:
-            return train_into(folder, recipe, True, runtime, processes, lambda text: None)
+            return train_into(folder, recipe, True, runtime, processes, _warn_of_other_bits)
     if done:
         return load_run(folder)
     text = json.dumps([comparable(recipe), data_fingerprint(recipe_data(recipe))], sort_keys=True)
@@ -250,11 +262,11 @@ def plot_history(history: pd.DataFrame, axes, colors: tuple[str, str] = ("#30638
     "Loss and accuracy of training and validation on two axes; a dashed line where the phase changes."
     for axis, score in zip(axes, ("loss", "accuracy"), strict=True):
         for kind, color, style in (("train", colors[0], "-"), ("val", colors[1], "-" if colors[0] != colors[1] else "--")):
-            label = f"{name} {kind}".strip()
+            label = label_text(f"{name} {kind}".strip())
             axis.plot(history.epoch, history[f"{kind}_{score}"], style, color=color, marker="o", markersize=3, label=label)
         for i in history.index[1:][history.phase.to_numpy()[1:] != history.phase.to_numpy()[:-1]]:
             axis.axvline(history.epoch[i] - 0.5, color="grey", linestyle="--", linewidth=1)
-            axis.text(history.epoch[i] - 0.4, 0.02, history.phase[i], fontsize=8, va="bottom", color="grey",
+            axis.text(history.epoch[i] - 0.4, 0.02, label_text(history.phase[i], 24), fontsize=8, va="bottom", color="grey",
                       transform=axis.get_xaxis_transform())
         axis.set(xlabel="epoch", title=score)
         axis.spines[["top", "right"]].set_visible(False)

@@ -7,6 +7,7 @@ __all__ = ['Guard', 'Guarded']
 
 # %% ../../nbs/engine/guard.ipynb #de0b09f5
 import copy
+import inspect
 import sys
 import weakref
 
@@ -78,6 +79,20 @@ def _depends_on_mode(module):
     random = isinstance(module, (nn.modules.dropout._DropoutNd, nn.RReLU))
     return random or any(buffer is not None for buffer in module._buffers.values())
 
+# %% ../../nbs/engine/guard.ipynb #9971ee44
+def _check_call(forward, body, args, kwargs):
+    "TypeError, with what to do, for a model that cannot be called with the images alone."
+    try:
+        signature = inspect.signature(forward)
+    except ValueError:  # a function in C says nothing about its parameters
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"the forward of {type(body).__name__} takes {signature} and is called with the images alone ({error}); wrap "
+                        "the model in a module whose forward(self, images) calls it as it wants, for instance "
+                        "self.model(pixel_values=images), and returns the logits") from error
+
 # %% ../../nbs/engine/guard.ipynb #4e4b40c8
 class Guarded:
     "The forward of a twin's outermost module, under its guard."
@@ -88,6 +103,7 @@ class Guarded:
     def __call__(self, *args, **kwargs):
         body = self.body()
         forward = self.own or type(body).forward.__get__(body, type(body))
+        _check_call(forward, body, args, kwargs)
         with self.guard:
             return forward(*args, **kwargs)
 

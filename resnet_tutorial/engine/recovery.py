@@ -30,6 +30,7 @@ from resnet_tutorial.engine.checksums import (
 )
 from .files import remove_leftovers, write_safely
 from .phases import Session, best_epoch, descriptions
+from .recipe_text import yaml_text
 from .recipes import Recipe
 from resnet_tutorial.engine.run_folder import (
     best_file,
@@ -114,7 +115,7 @@ def is_started(folder: Path) -> bool:
     if "recipe.yaml" not in found or found - {"recipe.yaml", "environment.json", "state/best_1.safetensors"}:
         return False
     text = if_intact(lambda: read_checked(folder, "recipe.yaml"))
-    again = text and if_intact(lambda: parse(file, text, lambda text: yaml.safe_dump(yaml.safe_load(text), sort_keys=False)))
+    again = text and if_intact(lambda: parse(file, text, lambda text: yaml_text(yaml.safe_load(text))))
     return again is not None and again.encode() == text  # else somebody wrote it by hand, with comments
 
 
@@ -270,7 +271,7 @@ def _restore_from_weights(folder: Path, recipe: Recipe, say: Callable[[str], Non
     if if_intact(lambda: read_table(folder, "history.csv")) is None:
         restored["history.csv"] = table_bytes(rows)
     if legible is None or comparable(legible) != comparable(recipe):
-        restored["recipe.yaml"] = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).encode()
+        restored["recipe.yaml"] = yaml_text(recipe.model_dump(mode="json")).encode()
     if restored:
         write_checked(folder, restored)
     best = best_epoch(rows, recipe.select_by)

@@ -39,6 +39,7 @@ from resnet_tutorial.engine.checksums import (
     write_checked,
 )
 from .files import write_bytes, write_safely
+from .name_tables import names_csv
 from .zoo import build_model
 from .recipes import Recipe
 
@@ -54,7 +55,7 @@ def save_weights(
 
 def table_bytes(rows: list[dict]) -> bytes:
     "Rows as CSV with every digit."
-    return pd.DataFrame(rows).to_csv(index=False).encode()
+    return names_csv(pd.DataFrame(rows))
 
 # %% ../../nbs/engine/run_folder.ipynb #da64376d
 @contextmanager

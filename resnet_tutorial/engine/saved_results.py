@@ -7,15 +7,17 @@ __all__ = ['OLD_NAMES', 'PLAIN', 'MIRRORED', 'reproduce', 'read_mapping', 'kept_
            'with_current_names', 'beside', 'percent', 'markdown', 'readme_table', 'said']
 
 # %% ../../nbs/engine/saved_results.ipynb #86da2354
-import re
 from pathlib import Path
+from shlex import quote
 
 import pandas as pd
 import yaml
 
 from data_prep.sources import SOURCES
 from .checksums import parse, read_checked, read_json, read_table
+from .names import markdown_text
 from .recipe_files import load_recipe, renamed
+from .recipe_text import yaml_text
 from .recipes import Recipe
 
 # %% ../../nbs/engine/saved_results.ipynb #14579357
@@ -30,8 +32,8 @@ def reproduce(
     command = [f"resnet-tutorial train --recipe {name}"]
     if recipe["dataset"] in SOURCES and SOURCES[recipe["dataset"]].read is not None:
         command.append("--data-root DATA")
-    command += [f"--set '{k}={yaml.safe_dump(v, default_flow_style=True).removesuffix('...' + chr(10)).strip()}'" for k, v in changed.items()]
-    return " ".join([*command, f"--set out_dir=runs/{recipe['name']}"] if name != recipe["name"] else command)
+    command += ["--set '" + f"{k}={yaml_text(v, flow=True)}".replace("'", "'\\''") + "'" for k, v in changed.items()]
+    return " ".join([*command, f"--set out_dir={quote('runs/' + recipe['name'])}"] if name != recipe["name"] else command)
 
 
 def _recipe_behind(run: str) -> tuple[str, dict]:
@@ -143,9 +145,10 @@ def percent(value: float, sd: float | None = None) -> str:
 
 # %% ../../nbs/engine/saved_results.ipynb #7f92abd1
 def markdown(table: pd.DataFrame) -> str:
-    "A table as Markdown; a bar in a cell would end it and is escaped."
-    cells = [list(table.columns), ["---"] * len(table.columns), *table.astype(object).fillna("").astype(str).values.tolist()]
-    return "\n".join("| " + " | ".join(re.sub(r"\|", r"\\|", cell) for cell in row) + " |" for row in cells)
+    "A table as Markdown; whatever the cells hold is shown as it is written."
+    rows = [list(table.columns), *table.astype(object).fillna("").astype(str).values.tolist()]
+    lines = ["| " + " | ".join(map(markdown_text, row)) + " |" for row in rows]
+    return "\n".join([lines[0], "| " + " | ".join(["---"] * len(table.columns)) + " |", *lines[1:]])
 
 # %% ../../nbs/engine/saved_results.ipynb #f7fefc8d
 def readme_table(

@@ -8,7 +8,6 @@ __all__ = ['PLACES', 'comparable', 'recipe_differences', 'recipe_data', 'data_fi
 
 # %% ../../nbs/engine/saved_runs.ipynb #1978378e
 import hashlib
-import io
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,6 +31,7 @@ from resnet_tutorial.engine.checksums import (
     read_whole,
 )
 from ..data import ImageData, Loader, Normalization, make_loader, open_data
+from .name_tables import read_names_csv
 from .recipes import Recipe
 from resnet_tutorial.engine.run_folder import (
     best_file,
@@ -195,7 +195,7 @@ def run_history(folder: Path) -> pd.DataFrame:
             missing = isinstance(error, FileNotFoundError)
             raise type(error)(f"{folder} is no finished run: it has no history.csv; train it first" if missing else str(error)) from error
         warnings.warn(f"{error}; the history in {rows[1]} is used", DamageWarning, stacklevel=3)
-        return pd.read_csv(io.BytesIO(table_bytes(rows[0])))
+        return read_names_csv(table_bytes(rows[0]))
 
 # %% ../../nbs/engine/saved_runs.ipynb #4743d6e3
 def _known_history(folder: Path) -> tuple[list[dict], Path] | None:

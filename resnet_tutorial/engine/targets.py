@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 import torch
 
+from .float64 import exact
+
 # %% ../../nbs/engine/targets.ipynb #ca6762e4
 def _looks_like(target, num_classes):
     "What a target really is, in words; None where it can be class numbers."
@@ -28,10 +30,10 @@ def _looks_like(target, num_classes):
     return None
 
 
-def as_array(target, device=None) -> torch.Tensor:
+def as_array(target) -> torch.Tensor:
     "A target as a tensor; TypeError for what is no array of numbers."
     try:
-        return torch.as_tensor(target, device=device)
+        return torch.as_tensor(target)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"target {target!r} is not an array of class numbers ({error}); expected integers of one shape, or "
                         "a function of the logits") from error
@@ -45,7 +47,7 @@ def read_target(
     device=None,              # of the result; None: as given
 ) -> torch.Tensor:            # int64, (B,) or (B, K)
     "Class numbers for each image. TypeError or ValueError for what is not one, with what it looks like."
-    target = as_array(target, device)
+    target = as_array(target)  # moved at the end: not every device takes every type
     form, looks = tuple(target.shape), _looks_like(target, num_classes)
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         raise TypeError(f"target of type {target.dtype} and shape {form}{f' looks like {looks}' * bool(looks)}; expected class "
@@ -61,7 +63,7 @@ def read_target(
     if target.numel() == 0 or target.min() < 0 or target.max() >= max(num_classes, 2):
         note = " (of a single logit, 1 is its positive class and 0 its negative)" if num_classes == 1 else ""
         raise ValueError(f"target {target.unique().tolist()}; expected classes 0 to {max(num_classes, 2) - 1}{note}")
-    return target
+    return target if device is None else target.to(device)
 
 # %% ../../nbs/engine/targets.ipynb #3c50f8ef
 def check_logits(logits) -> None:
@@ -140,7 +142,7 @@ def find_probabilities(
         return found
     if logits.shape[1] == 1 or (node is not None and _ends_linear(node)):
         return None
-    values, tolerance = logits.detach().double(), max(1e-5, 4 * torch.finfo(logits.dtype).eps)
+    values, tolerance = exact(logits.detach()), max(1e-5, 4 * torch.finfo(logits.dtype).eps)
     if (values >= 0).all() and ((values.sum(1) - 1).abs() < tolerance).all():
         return "softmax (each row is at least 0 and sums to 1)"
     if (values <= 0).all() and ((values.exp().sum(1) - 1).abs() < tolerance).all():

@@ -6,7 +6,7 @@
 __all__ = ['UNETS', 'NETWORKS', 'Network', 'build_model']
 
 # %% ../../nbs/engine/zoo.ipynb #b404b791
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -71,8 +71,11 @@ def _load_start(
         network = NETWORKS[name].imagenet or name
         state, source = imagenet_state_dict(network, weights), f"torchvision's {network}, {weights}"
     else:
-        state, source = read_state_dict(weights), Path(weights).name
-    if not isinstance(model, ResidualUNet) or any(key.removeprefix("module.").startswith("encoder.") for key in state):
+        state, source = weights, Path(weights).name
+    if not isinstance(model, ResidualUNet):
+        return load_weights(model, state, name=source)
+    keys = state if isinstance(state, Mapping) else read_state_dict(state)
+    if any("decoder" in key.split(".") for key in keys):
         return load_weights(model, state, name=source)
     found = load_weights(model.encoder, state, name=source)
     return replace(found, notes=(*found.notes, "a ResNet's weights, loaded into the encoder; decoder and head start fresh"))

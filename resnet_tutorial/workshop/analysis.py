@@ -20,6 +20,7 @@ from ..engine.checksums import read_table
 from ..evaluation import plot_confusion, predict, read_pictures, save_figure
 from ..explain import full_picture
 from ..engine.files import write_text
+from ..engine.names import label_text
 from ..engine.saved_runs import Run, load_run
 from ..engine.fit import plot_history
 from .unet_csv import ANALYSIS_KEYS, SUBJECTS, read_analysis
@@ -79,7 +80,7 @@ def draw_panel(
         axis.set_axis_off()
         axis.set_title(name, fontsize=9)
     figure.colorbar(drawn, ax=axes[2], fraction=0.046)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(label_text(title, 120, "\n"), fontsize=10)
     return figure
 
 # %% ../../nbs/workshop/analysis.ipynb #854eb6e9
@@ -122,7 +123,7 @@ def _save_confusion(run: Run, predictions: pd.DataFrame, folder: Path, limit: in
         return []
     side = 3.2 + 0.28 * len(run.class_names)
     figure, axis = plt.subplots(figsize=(side + 1, side), dpi=100, layout="constrained")
-    plot_confusion(predictions, run.class_names, axis)
+    plot_confusion(predictions, run.class_names, axis, limit)
     save_figure(figure, folder / "confusion.png")
     return [folder / "confusion.png"]
 

@@ -11,11 +11,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-import yaml
 
 from ..cam import cam_maps, upsample
 from ..engine.checksums import read_checked, read_json, read_table
-from ..engine.files import write_bytes, write_safely, write_text
+from ..engine.files import write_bytes, write_text
+from ..engine.name_tables import names_csv, write_names_csv
+from ..engine.recipe_text import yaml_text
 from ..engine.saved_runs import PLACES, load_run
 from ..engine.saved_results import kept_runs, read_mapping, run_table
 from ..localization import centred_gaussian, pointing_game
@@ -40,8 +41,8 @@ def keep_run(
     target = Path(results) / run.name
     recipe = read_mapping(run, "recipe.yaml") | {"out_dir": f"runs/{run.name}", "data_root": ""}
     must_be_same(target, recipe)
-    contents = {"recipe.yaml": yaml.safe_dump(recipe, sort_keys=False).encode()}
-    contents |= {file.name: read_table(run, file.name).to_csv(index=False, float_format="%.4g").encode() for file in answers}
+    contents = {"recipe.yaml": yaml_text(recipe).encode()}
+    contents |= {file.name: names_csv(read_table(run, file.name), float_format="%.4g") for file in answers}
     for name in ("environment.json", *(f"report/{file.name}" for file in scores)):
         read_json(run, name)  # DamagedFile rather than a page of wrong numbers
     figures = [file for pattern in FIGURES for file in (run / "report").glob(pattern)]
@@ -92,7 +93,7 @@ def write_results(
     for run in runs:
         keep_run(run, root / "results")
     table = run_table(kept_runs(root / "results"))
-    write_safely(root / "results" / "runs.csv", lambda part: table.to_csv(part, index=False, float_format="%.5g"))
+    write_names_csv(table, root / "results" / "runs.csv", float_format="%.5g")
     save_figures(root / "results")
     write_text(root / "RESULTS.md", results_page(root / "results"))
     return root / "RESULTS.md"

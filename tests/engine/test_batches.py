@@ -30,6 +30,29 @@ def test_every_picture_counts_once_for_any_number_of_processes_and_the_weights_o
             assert seen == sorted(number for pictures, _, _ in whole for number in pictures.tolist())
             assert sum(weight for _, _, weight in parts) / count == pytest.approx(1)
 
+# %% ../../nbs/engine/batches.ipynb #79653cbd
+def test_no_process_and_no_accumulation_ever_meets_a_last_micro_batch_of_one_image():
+    for size, batch_size in ((9, 4), (5, 2), (13, 3), (3, 2), (17, 8)):
+        for accumulate, count in ((1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (1, 3), (3, 2)):
+            loader = numbered(size, batch_size)
+            each = [list(Batches(loader, accumulate, Processes(rank, count))) for rank in range(count)]
+            assert {len(steps) for steps in each} == {len(Batches(loader, accumulate, Processes(0, count)))}
+            parts = [batch for steps in each for step in steps for batch in step]
+            assert min(len(images) for images, _, _ in parts) >= 2
+            seen = [number for images, _, weight in parts if weight for number in images.tolist()]
+            assert sorted(seen) == list(range(size))
+            for step in zip(*each, strict=True):
+                assert sum(weight for group in step for _, _, weight in group) / count == pytest.approx(1)
+
+# %% ../../nbs/engine/batches.ipynb #4530f1c3
+def test_a_stop_before_the_joined_batch_goes_on_with_all_of_it():
+    loader = numbered(9, 4)
+    loader.set_epoch(2)
+    whole = [images.tolist() for group in Batches(loader) for images, _, _ in group]
+    assert [len(numbers) for numbers in whole] == [4, 5]
+    loader.set_epoch(2, skip=4)
+    assert [images.tolist() for group in Batches(loader) for images, _, _ in group] == whole[1:]
+
 # %% ../../nbs/engine/batches.ipynb #3c7328e7
 def test_a_stop_in_the_middle_of_an_epoch_goes_on_with_the_pictures_that_were_not_seen():
     loader = numbered(26, 4)

@@ -537,6 +537,56 @@ def test_resuming_says_where_it_starts_and_a_finished_run_is_left_as_it_is():
         assert not left_by_a_kill.exists()
         assert len(load_run(small_run.folder).history) == 2
 
+# %% ../../nbs/engine/fit.ipynb #8bbc6b84
+@pytest.mark.slow
+def test_a_run_that_is_resumed_with_another_number_of_threads_says_so_and_writes_down_from_which_step_on():
+    threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder:
+        whole = fit(tiny_recipe(folder, epochs=3, out_dir=f"{folder}/whole"), say=quiet)
+        own, said = tiny_recipe(folder, epochs=3, save_every_steps=1), []
+        file = Path(own.out_dir) / "environment.json"
+        assert stops_before(own, 14)
+        step = load_state(Path(own.out_dir))["place"].get("steps", 0) + 3 * len(load_state(Path(own.out_dir))["history"])
+        before = file.read_text()
+        try:
+            torch.set_num_threads(threads + 1)
+            stopped_again = mock.patch.object(training, "run_pass", side_effect=KeyboardInterrupt)
+            with stopped_again, pytest.raises(KeyboardInterrupt):
+                fit(own, resume=True, say=said.append)
+            assert any(f"threads ({threads} before, {threads + 1} now)" in text and f"set OMP_NUM_THREADS={threads}" in text for text in said)
+            assert json.loads(file.read_text())["resumed"] == [{"after_step": step, "threads": threads + 1}]
+        finally:
+            torch.set_num_threads(threads)
+        said.clear()  # nothing was trained with other threads: this resume is of the run as it was
+        fit(own, resume=True, say=said.append)
+        assert file.read_text() == before and not any("bits" in text for text in said)
+        assert checksums(own.out_dir) == checksums(whole.folder)
+
+# %% ../../nbs/engine/fit.ipynb #13213742
+@pytest.mark.slow
+def test_each_change_of_the_environment_is_told_once_also_by_train_or_load_and_a_finished_run_says_nothing():
+    threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder:
+        own, said = tiny_recipe(folder, epochs=3), []
+
+        def train_one_epoch(trained):
+            with mock.patch.object(training, "publish", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+                trained()
+
+        train_one_epoch(lambda: fit(own, say=said.append))
+        try:
+            torch.set_num_threads(threads + 1)
+            with pytest.warns(UserWarning, match=rf"not to the same bits.*threads \({threads} before, {threads + 1} now\)"):
+                train_one_epoch(lambda: train_or_load(own))
+            said.clear()
+            small_run = fit(own, resume=True, say=said.append)
+            assert not any("bits" in text for text in said)  # as in the session before
+        finally:
+            torch.set_num_threads(threads)
+        assert json.loads((small_run.folder / "environment.json").read_text())["resumed"] == [{"after_step": 3, "threads": threads + 1}]
+        fit(own, resume=True, say=said.append)
+        assert not any("bits" in text for text in said) and len(load_run(small_run.folder).history) == 3
+
 # %% ../../nbs/engine/fit.ipynb #72d72451
 def test_the_manifest_is_hashed_once_a_session_however_often_the_state_is_saved():
     from resnet_tutorial.engine import phases
@@ -657,6 +707,22 @@ def test_two_processes_that_are_stopped_go_on_to_the_same_bits_and_count_every_v
         last = load_run(whole.out_dir, "last")
         scores = validate(last.model, last.loader("val", 3), choose_runtime("cpu", "float32"))
         assert scores["val_loss"] == pytest.approx(last.history.val_loss.iloc[-1], rel=1e-5)
+
+# %% ../../nbs/engine/fit.ipynb #d5ebdf92
+@pytest.mark.slow
+def test_one_image_more_than_whole_batches_trains_a_network_that_ends_in_one_cell_alone_accumulating_and_in_two_processes():
+    with tempfile.TemporaryDirectory() as folder:
+        few = {"n": 41, "size": 32, "split": [25, 8, 8]}  # batches of 8, 8 and 9
+        same = {"data": few, "model": "resnet18", "epochs": 1, "learning_rate": 0.001}
+        for name, changes, steps in (("alone", {}, 3), ("accumulating", {"accumulate": 2}, 2), ("batches of three", {"batch_size": 3}, 8)):
+            small_run = fit(tiny_recipe(folder, **same, **changes, out_dir=f"{folder}/{name}"), say=quiet)
+            assert small_run.history.step.tolist() == [steps] and math.isfinite(small_run.history.train_loss[0])
+        together = tiny_recipe(folder, **same, out_dir=f"{folder}/together")
+        assert launch_two(together, "fit") == "0 of 2, 1 of 2"
+        found, alone = load_run(together.out_dir).history, load_run(f"{folder}/accumulating").history
+        assert found.step.tolist() == [2] and found.train_loss[0] == pytest.approx(alone.train_loss[0], rel=0.05)
+        with pytest.raises(ValueError, match="this micro-batch holds one image; set batch_size to at least 2"):
+            fit(tiny_recipe(folder, **same, batch_size=1, out_dir=f"{folder}/ones"), say=quiet)
 
 # %% ../../nbs/engine/fit.ipynb #c1fee8da
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from resnet_tutorial.feature_maps import feature_maps
+from resnet_tutorial.feature_maps import feature_maps, spatial_layers
 from resnet_tutorial.engine.twin import twin
 
 
@@ -46,6 +46,41 @@ def test_a_module_that_only_a_global_name_leads_to_is_refused_before_it_changes(
     with pytest.raises(RuntimeError, match="make it a submodule"):
         twin(own)(picture(8))
     assert own.held[0].num_batches_tracked == 0
+
+# %% ../../nbs/engine/guard.ipynb #011b7cec
+def test_a_model_that_cannot_be_called_with_images_alone_has_no_forward_or_is_no_module_is_refused_with_what_to_do():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+
+        def forward(self, *, pixel_values):
+            return self.net(pixel_values)
+
+
+    class Masked(Named):
+        def forward(self, pixel_values, mask):
+            return self.net(pixel_values * mask)
+
+
+    class Optional(Named):
+        def forward(self, pixel_values=None, mask=None, **options):
+            return self.net(pixel_values)
+
+
+    class Bare(nn.Module):
+        pass
+
+
+    for net, found in ((Named(), r"\(\*, pixel_values\)"), (Masked(), "missing a required argument: 'mask'"), (nn.DataParallel(Named()), "pixel_values")):
+        with pytest.raises(TypeError, match=rf"the forward of .*{found}.*wrap the model in a module whose forward\(self, images\)"):
+            feature_maps(net, picture(), "net.0")
+    assert list(feature_maps(Optional(), picture(), "net.0")) == ["net.0"]
+    assert list(feature_maps(nn.Sequential(nn.Conv2d(3, 4, 3)), picture(), "*")) == ["0"]
+    for net, found in ((Bare(), "Bare has no forward"), (nn.ModuleList([nn.Conv2d(3, 4, 3)]), "ModuleList has no forward"),
+                       ({"fc.bias": torch.ones(2)}, "dict is not a module"), (None, "NoneType is not a module"), (abs, "is not a module")):
+        with pytest.raises(TypeError, match=found):
+            spatial_layers(net, picture())
 
 # %% ../../nbs/engine/guard.ipynb #09f9a79b
 def test_a_forward_pass_that_writes_into_the_weights_is_refused():

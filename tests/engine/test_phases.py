@@ -42,7 +42,7 @@ def test_the_plan_counts_the_steps_that_the_batches_have():
     from resnet_tutorial.engine.batches import Batches, Processes, training_images, training_loader
 
     with tempfile.TemporaryDirectory() as folder:
-        for images, batch_size, accumulate, count, balance in ((24, 8, 1, 1, False), (25, 8, 1, 2, False), (25, 7, 3, 2, True)):
+        for images, batch_size, accumulate, count, balance in ((24, 8, 1, 1, False), (25, 8, 1, 2, False), (25, 7, 3, 2, True), (33, 8, 2, 1, False)):
             data = {"n": images + 16, "size": 48, "split": [images, 8, 8]}
             changes = {"data": data, "batch_size": batch_size, "accumulate": accumulate, "balance_classes": balance}
             session = tiny_session(f"{folder}/{images}", **changes)

@@ -63,3 +63,18 @@ def test_a_contradiction_is_refused_with_the_line_of_its_key():
     momentum, cache = refused(text).splitlines()
     assert momentum.startswith("line 8: momentum: momentum: 0.5 is read by")
     assert cache.startswith("line 6: phases.0.cache_features: augment: flip changes")
+
+# %% ../../nbs/engine/recipe_text.ipynb #d81de78c
+def test_a_name_of_any_kind_is_written_so_that_every_reader_of_yaml_finds_the_same_text():
+    import yaml
+
+    from resnet_tutorial.engine.recipe_text import NumberLoader, yaml_text
+
+    for name in ("no", "yes", "null", "~", "true", "1e3", "1e-3", "1.0e3", "007", "0x1f", "1_000", "12:30", "", " x", "- a", "a: b", "#", "a\nb", "\x1b[2J", "'", "$\\frac$",
+                 "{a}", "[", "*x", "&x", "!x", "%x", "@x", "`x`", "2024-01-01", "猫", "=", "<<", "x" * 300, 'say "x"', "Icon\r"):
+        for flow in (False, True):
+            written = yaml_text({"name": name, name or "empty": [name, 1e-3, 7, True, None]}, flow)
+            for loader in (yaml.SafeLoader, NumberLoader):
+                values = yaml.load(written, loader)
+                assert values["name"] == name and values[name or "empty"][0] == name and values[name or "empty"][1:] == [1e-3, 7, True, None]
+        assert yaml.load(yaml_text(name, flow=True), NumberLoader) == name and len(yaml_text(["x" * 90] * 9, True).splitlines()) == 1

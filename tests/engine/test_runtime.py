@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from resnet_tutorial.engine.runtime import (
     choose_runtime,
     environment,
+    environment_differences,
     report,
     report_bundle,
     seed_everything,
@@ -124,6 +126,24 @@ def test_the_environment_survives_a_trip_through_json():
     facts = environment(choose_runtime("cpu"))
     assert json.loads(json.dumps(facts)) == facts
     assert facts["torch"] == torch.__version__
+
+# %% ../../nbs/engine/runtime.ipynb #443694ac
+def test_the_environment_tells_threads_instructions_and_library_settings_apart_and_two_tables_are_compared_in_what_decides_bits():
+    before, threads = environment(choose_runtime("cpu", "float32")), torch.get_num_threads()
+    assert before["threads"] == threads and {"cpu_instructions", "library_settings", "pillow", "precision"} <= set(before)
+    try:
+        torch.set_num_threads(threads + 1)
+        assert environment_differences(before, environment(choose_runtime("cpu", "float32"))) == {"threads": threads + 1}
+    finally:
+        torch.set_num_threads(threads)
+    with patch.dict(os.environ, MKL_CBWR="COMPATIBLE"):
+        found = environment_differences(before, environment(choose_runtime("cpu", "float32")))
+        assert set(found) == {"library_settings"} and "MKL_CBWR=COMPATIBLE" in found["library_settings"]
+    assert environment_differences(before, environment(choose_runtime("cpu", "bfloat16"))) == {"precision": "bfloat16"}
+    other = before | {"python": "3.0.0", "numpy": "1.0", "torch": "1.0"}
+    assert environment_differences(other, before) == {"torch": before["torch"]}
+    del other["cpu"]  # an earlier version's table
+    assert environment_differences(other, before) == {"torch": before["torch"]}
 
 # %% ../../nbs/engine/runtime.ipynb #d2bfe746
 def test_a_reported_number_carries_its_name_and_full_value_under_our_media_type():

@@ -3,11 +3,13 @@
 # %% ../../nbs/engine/weights.ipynb #c547cba8
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from resnet_tutorial.engine.weights import load_weights, read_state_dict
 from resnet_tutorial.models import DEPTHS, cifar_resnet, resnet, resnet_small
@@ -18,7 +20,8 @@ def test_a_weights_file_that_cannot_be_used_is_refused_and_the_message_says_why(
         folder = Path(folder)
         with pytest.raises(FileNotFoundError, match="nothing.pth.*weights=None to start fresh"):
             read_state_dict(folder / "nothing.pth")
-        with pytest.raises(ValueError, match="weights.h5.*expected a .safetensors, .pth or .pt file"):
+        (folder / "weights.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+        with pytest.raises(ValueError, match="weights.h5 is .*HDF5 file .Keras.*expected safetensors, or what torch.save writes"):
             read_state_dict(folder / "weights.h5")
         torch.save(resnet_small(), folder / "model.pth")
         with pytest.raises(ValueError, match="model.pth is refused: it holds pickled Python objects"):
@@ -59,7 +62,7 @@ def test_a_file_with_all_tensors_loads_completely_from_safetensors_and_from_pth(
             assert result.loaded == tuple(donor.state_dict()) and not result.missing + result.unexpected + result.left_out
             torch.testing.assert_close(model.eval()(x), donor.eval()(x), rtol=0, atol=0)
             donor.train()
-    assert result.notes == ("prefix 'module.' removed",)
+    assert result.notes == ("taken from 'net'", "prefix 'module.' removed")
 
 # %% ../../nbs/engine/weights.ipynb #a881f72f
 def test_a_head_for_another_number_of_classes_is_left_out_as_a_whole_and_stays_as_it_was():
@@ -81,6 +84,107 @@ def test_missing_and_unexpected_tensors_are_named_and_precision_is_noted():
     assert result.notes[0] == "'linear' read as 'fc'" and "converted from float16 to float32" in result.notes[1]
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     torch.testing.assert_close(model.conv1.weight, state["conv1.weight"].float())
+
+# %% ../../nbs/engine/weights.ipynb #3d7ac99b
+def test_prefixes_of_any_wrapper_also_stacked_and_unknown_ones_are_removed_and_reported():
+    donor = cifar_resnet(8)
+    names = ("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.", "net.", "backbone.", "encoder.", "model.backbone.",
+             "module.encoder.", "network.", "student.trunk.", "0.")
+    for prefix in names:
+        result = load_weights(cifar_resnet(8), {prefix + key: value for key, value in donor.state_dict().items()})
+        assert result.loaded == tuple(donor.state_dict()) and not result.unexpected and result.notes == (f"prefix '{prefix}' removed",)
+    state = {("fc" not in key) * "module.backbone." + ("fc" in key) * "module." + key: value for key, value in donor.state_dict().items()}
+    result = load_weights(cifar_resnet(8), state | {"module.loss.scale": torch.ones(1)})
+    assert result.loaded == tuple(donor.state_dict()) and result.unexpected == ("module.loss.scale",)
+    assert result.notes == ("prefix 'module.backbone.' removed", "prefix 'module.' removed")
+    for wrap in (nn.DataParallel, partial(torch.compile, backend="eager")):
+        result = load_weights(wrap(cifar_resnet(8)), wrap(donor).state_dict())
+        assert result.loaded == tuple(donor.state_dict())
+    both = {f"{name}.{key}": value for name in ("student", "teacher") for key, value in donor.state_dict().items()}
+    with pytest.raises(ValueError, match="holds 2 networks that fit, under 'student.', 'teacher.'; save the one"):
+        load_weights(cifar_resnet(8), both)
+    with pytest.raises(ValueError, match="is of another depth"):
+        load_weights(cifar_resnet(32), {f"module.{key}": value for key, value in donor.state_dict().items()})
+
+# %% ../../nbs/engine/weights.ipynb #f738487e
+def test_weights_are_found_under_the_usual_names_at_any_depth_and_in_files_of_any_name():
+    donor = cifar_resnet(8)
+    state = donor.state_dict()
+    holders = {"state_dict": state, "model_state_dict": state, "model": {"state_dict": state}, "net": state, "ema": state,
+               "state_dict_ema": state, "module": state, "network": {"model": {"net": state}}}
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (key, held) in enumerate(holders.items()):
+            file = Path(folder) / ("a.pth.tar", "b.ckpt", "c.bin", "d", "e.safetensors", "f.weights", "g.pt", "h.pth")[number]
+            torch.save({"epoch": 3, key: held, "optimizer": {"state": {0: {"step": torch.ones(1)}}}}, file, _use_new_zipfile_serialization=number % 2)
+            result = load_weights(cifar_resnet(8), file)
+            assert result.loaded == tuple(state) and result.notes[0].startswith(f"taken from '{key}")
+        save_file(state, Path(folder) / "i.pth")
+        assert load_weights(cifar_resnet(8), Path(folder) / "i.pth").loaded == tuple(state)
+        torch.save({"model": state, "ema": state}, file)
+        assert load_weights(cifar_resnet(8), file).notes == ("left aside, beside 'model': 'ema'", "taken from 'model'")
+        torch.save(state | {"epoch": 3}, file)
+        assert load_weights(cifar_resnet(8), file).notes == ("no tensors, left aside: 'epoch'",)
+        for content in ([state], {"optimizer": {"lr": 1}}, {}, 5, {0: torch.ones(1)}, {"model": {}}):
+            torch.save(content, file)
+            with pytest.raises(ValueError, match="h.pth holds no state_dict .*; it holds a"):
+                read_state_dict(file)
+
+# %% ../../nbs/engine/weights.ipynb #3d7f4101
+def test_files_that_are_no_weights_and_weights_cut_off_anywhere_are_refused_with_what_they_look_like():
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "x.pth"
+        starts = {b"": "is empty", b"\x93NUMPY": "NumPy", b"\x1f\x8b\x08": "gzip", b"version https://git-lfs.github.com": "git lfs pull",
+                  b"<!DOCTYPE html>": "web page", b"GGUF": "GGUF", b"hello there, no weights": "begins with b'hello"}
+        for start, found in starts.items():
+            file.write_bytes(start)
+            with pytest.raises(ValueError, match=f"x.pth is damaged or no weights file .*{found}"):
+                read_state_dict(file)
+        with pytest.raises(FileNotFoundError, match="is a folder; give the file in it"):
+            read_state_dict(folder)
+        for legacy in (False, True):
+            torch.save(cifar_resnet(8).state_dict(), file, _use_new_zipfile_serialization=not legacy)
+            whole = file.read_bytes()
+            for size in (5, 60, 200, 2000, len(whole) // 2, len(whole) - 50):
+                file.write_bytes(whole[:size])
+                with pytest.raises(ValueError, match="x.pth is (damaged|refused)"):
+                    read_state_dict(file)
+        save_file(cifar_resnet(8).state_dict(), file)
+        whole = file.read_bytes()
+        for size in (12, 300, len(whole) - 1):
+            file.write_bytes(whole[:size])
+            with pytest.raises(ValueError, match="x.pth is damaged"):
+                read_state_dict(file)
+        torch.jit.script(nn.Linear(2, 2)).save(file)
+        with pytest.raises(ValueError, match="x.pth is refused: it is a TorchScript program; load it with torch.jit.load"):
+            read_state_dict(file)
+
+# %% ../../nbs/engine/weights.ipynb #addb2cee
+def test_numbers_that_no_network_can_work_with_are_refused_by_name_and_others_are_converted_with_a_note():
+    good = cifar_resnet(8).state_dict()
+    key = "layer1.0.conv1.weight"
+    odd = {"int8": torch.int8, "uint8": torch.uint8, "int64": torch.int64, "bool": torch.bool, "float8_e4m3fn": torch.float8_e4m3fn,
+           "float8_e5m2": torch.float8_e5m2, "complex64": torch.complex64}
+    model = cifar_resnet(8)
+    before = model.conv1.weight.clone()
+    for name, dtype in odd.items():
+        with pytest.raises(ValueError, match=f"state_dict cannot be used: 1 tensors are {name} .*: {key}"):
+            load_weights(model, good | {key: good[key].to(dtype)})
+    for value in (torch.nan, torch.inf, -torch.inf):
+        for dtype in (torch.float16, torch.float32, torch.float64):
+            with pytest.raises(ValueError, match=f"hold NaN or infinity .*: {key}"):
+                load_weights(model, good | {key: torch.full_like(good[key], value, dtype=dtype)})
+    with pytest.raises(ValueError, match="hold NaN or infinity"):
+        load_weights(model, good | {key: torch.full_like(good[key], 1e300, dtype=torch.float64)})
+    with pytest.raises(ValueError, match="have a shape and no values"):
+        load_weights(model, good | {key: good[key].to("meta")})
+    with pytest.raises(ValueError, match="are sparse"):
+        load_weights(model, good | {key: good[key].to_sparse()})
+    torch.testing.assert_close(model.conv1.weight, before, rtol=0, atol=0)
+    quantized = torch.quantize_per_tensor(good[key], 0.01, 0, torch.qint8)
+    assert load_weights(model, good | {key: quantized}).notes == ("1 quantised tensors converted to float32",)
+    torch.testing.assert_close(dict(model.named_parameters())[key].detach(), quantized.dequantize())
+    with pytest.raises(ValueError, match="shapes differ: fc.weight .10, 32. for .10, 64."):
+        load_weights(model, good | {"fc.weight": torch.zeros(10, 32)})
 
 # %% ../../nbs/engine/weights.ipynb #1954d953
 def test_a_file_of_another_depth_or_another_network_is_refused_and_the_model_stays_untouched():

@@ -88,6 +88,33 @@ def test_a_size_that_is_not_the_runs_is_refused_and_a_kept_prediction_table_is_u
             kept.assign(true="cow").to_csv(tried.folder / "kept.csv", index=False)
             analyze(table_file(tried.folder, dataInfosPath="kept.csv"))
 
+# %% ../../nbs/workshop/analysis.ipynb #0b68de39
+@pytest.mark.slow
+def test_classes_that_look_like_numbers_or_nothing_or_commands_go_through_training_and_scores_and_analysis_and_saved_results():
+    import warnings
+
+    from data_prep import prepare
+    from data_prep.testing import photos
+    from resnet_tutorial.engine.name_tables import read_names_csv
+    from resnet_tutorial.evaluation import evaluate
+    from resnet_tutorial.workshop.results import keep_run
+
+    for odd in (["0", "1", "007", "1e3", "NA", "null", "true"], ["$\\frac$", "_x", "a|b", "two\nlines", "Icon\r", "猫", "=1+1", "z" * 120, "~", "no"]):
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            source = photos(f"{folder}/source", odd, 10)
+            prepare("class_folders", f"{folder}/data", source, split=(0.6, 0.2, 0.2))
+            options = {"image_size": 32, "epochs": 1, "batch_size": 8, "phases": [{"name": "1e3", "epochs": 1}]}
+            tried = fit(Recipe(name="odd", dataset=f"{folder}/data", out_dir=f"{folder}/runs/odd", **options))
+            assert tried.class_names == sorted(odd) and tried.history.phase.tolist() == ["1e3"]
+            evaluate(tried)
+            stored = read_names_csv(tried.folder / "predictions.csv")
+            assert set(stored.true) == set(odd) and set(stored.predicted) <= set(odd)
+            table = table_file(tried.folder, dataInfosPath="predictions.csv", imageSize="32")
+            assert set(analyze(table, count=2).predictions.true) == set(odd)
+            assert set(read_names_csv(keep_run(tried.folder, f"{folder}/results") / "predictions.csv").true) == set(odd)
+
 # %% ../../nbs/workshop/analysis.ipynb #73807b95
 def test_the_overlay_keeps_the_colours_of_the_picture_where_the_map_is_dark():
     from resnet_tutorial.cam import overlay

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resnet_tutorial.engine.name_tables import read_names_csv
+from resnet_tutorial.engine.names import printable
 from resnet_tutorial.workshop.cli import main
 from resnet_tutorial.workshop.mini_repository import mini_repo, same_imports
 
@@ -115,6 +117,36 @@ def test_mistakes_about_a_run_or_a_picture_are_one_message_and_exit_code_2():
         for arguments in (("evaluate", str(run)), ("predict", str(run), "broken.png")):
             code, log, error = command(root, *arguments)
             assert code == 2 and error.count("\n") == 1 and "best.safetensors is damaged" in error, error
+
+# %% ../../nbs/workshop/cli.ipynb #2228380e
+@pytest.mark.slow
+def test_predict_and_explain_answer_for_the_good_images_name_the_others_and_end_with_exit_code_one():
+    with tempfile.TemporaryDirectory() as folder:
+        root, run = Path(folder), Path(folder) / "runs" / "mine"
+        (root / "mine.yaml").write_text("name: mine\nepochs: 1\nimage_size: 32\nbatch_size: 8\nprecision: float32\ndata: {n: 40, size: 32, split: [24, 8, 8]}\n")
+        assert command(root, "train", "--recipe", "mine.yaml", "--set", f"out_dir={run}")[0] == 0
+        new = root / "new"
+        (new / "x.jpg").mkdir(parents=True)
+        good = ["a\r.png", "-b.png", "$x_{$.png", "caf\udce9.png", "\x1b[2J.png", "two\nlines.png", "猫.gif", "y" * 240 + ".png"]
+        for name in good:
+            Image.new("RGB", (30, 20), "red").save(new / "plain.png")
+            (new / "plain.png").rename(new / name)
+        (new / "nowhere.png").symlink_to("gone")
+        (new / "cut.png").write_bytes((new / good[0]).read_bytes()[:60])
+        (new / "empty.png").write_bytes(b"")
+        for name, table in (("predict", "predictions.csv"), ("explain", "explanations.csv")):
+            for places in (["new"], ["new", "missing.png"]):
+                code, log, error = command(root, name, str(run), *places, "--out", "out", *(["--cam"] if name == "predict" else ["--layers", "layer4*"]))
+                assert code == 1 and all(bad in error for bad in ("x.jpg: a folder", "nowhere.png: a link", "cut.png: damaged", "empty.png: empty")), error
+                assert ("missing.png: there is no such file" in error) == (len(places) == 2) and "\x1b" not in log + error and "\r" not in log + error
+                skipped = read_names_csv(root / "out" / "skipped.csv")
+                assert len(skipped) == 2 + 2 * 1 + len(places) - 1 and list(skipped) == ["path", "reason"]
+                seen = read_names_csv(root / "out" / table)
+                assert set(seen.path) == {f"new/{printable(name) if 'caf' in name else name}" for name in good}
+        assert len(list((root / "out").glob("*_layers.png"))) == len(good) and len(list((root / "out").glob("Result*.png"))) == len(good)
+        assert command(root, "predict", str(run), "new/x.jpg", "new/cut.png", "--out", "none")[0] == 2 and not (root / "none").exists()
+        code, log, error = command(root, "predict", str(run), "new/猫.gif", "--out", "out")
+        assert code == 0 and len(read_names_csv(root / "out" / "skipped.csv")) == 0, error
 
 # %% ../../nbs/workshop/cli.ipynb #080df962
 def test_the_help_lists_the_subcommands_and_imports_neither_torch_nor_nbdev():

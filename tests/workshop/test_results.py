@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from resnet_tutorial.engine.name_tables import read_names_csv
 from resnet_tutorial.engine.paths import find_root
 from resnet_tutorial.engine.recipe_files import load_recipe
 from resnet_tutorial.engine.saved_results import kept_runs, run_table, spread
@@ -49,7 +50,7 @@ def test_what_is_kept_of_a_run_is_small_and_names_no_folder_of_the_machine():
 def test_the_accuracy_of_a_kept_run_can_be_computed_again_from_its_kept_answers():
     with tempfile.TemporaryDirectory() as folder:
         kept = keep_run(run_folder(folder, accuracy=0.87), Path(folder) / "results")
-        answers, scores = pd.read_csv(kept / "predictions.csv"), json.loads((kept / "scores.json").read_text())
+        answers, scores = read_names_csv(kept / "predictions.csv"), json.loads((kept / "scores.json").read_text())
         assert (answers.true == answers.predicted).mean() == scores["accuracy"]
         assert len(answers) == scores["images"] and answers.path.is_unique
         assert (answers.p_cat == 0.6667).all()
@@ -57,7 +58,7 @@ def test_the_accuracy_of_a_kept_run_can_be_computed_again_from_its_kept_answers(
 # %% ../../nbs/workshop/results.ipynb #ce4ac5eb
 def test_every_run_that_is_kept_in_this_repository_has_the_accuracy_that_its_answers_give():
     for kept in [file.parent for file in sorted((find_root() / "results").glob("*/recipe.yaml"))]:
-        answers, scores = pd.read_csv(kept / "predictions.csv"), json.loads((kept / "scores.json").read_text())
+        answers, scores = read_names_csv(kept / "predictions.csv"), json.loads((kept / "scores.json").read_text())
         assert (answers.true == answers.predicted).mean() == pytest.approx(scores["accuracy"], abs=1e-12), kept.name
         assert len(answers) == scores["images"], kept.name
 

@@ -77,6 +77,7 @@ LONG_MODULES = {
     "resnet_tutorial/engine/optimization.py": "schedules, optimisers, losses and the average, each in its own section",
     "resnet_tutorial/engine/recovery.py": "every way in which a run folder can be incomplete, side by side",
     "resnet_tutorial/engine/twin.py": "one rule for each kind of object that can hold a module",
+    "resnet_tutorial/engine/weights.py": "two halves: a file of unknown origin is read, and fitted to a model; each with its refusals",
     "resnet_tutorial/evaluation.py": "scores, the figures that show them, and new images",
     "resnet_tutorial/feature_maps.py": "taking maps out and describing them; the recorder would be the next part to move",
     "resnet_tutorial/grad_cam.py": "five methods, the pass that serves them all, and guided backpropagation",
