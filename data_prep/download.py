@@ -19,9 +19,9 @@ from pathlib import Path, PurePosixPath
 
 import pooch
 import requests
-from filelock import FileLock
 
 from .errors import DataError
+from resnet_tutorial.engine.files import file_lock
 
 # %% ../nbs/preparation/archives.ipynb #895ff089
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Archive:
     "One file to fetch."
     file: str               # its name on disk
     urls: tuple[str, ...]   # mirrors, tried in order
-    hash: str | None        # "md5:..."; None: the publisher names none
+    hash: str               # "md5:..." or "sha256:...": what arrives is held against it
     size: str               # for people
 
 # %% ../nbs/preparation/archives.ipynb #e50c75c7
@@ -56,7 +56,7 @@ def fetch(archive: Archive, cache: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     pooch.get_logger().setLevel("WARNING")  # what is fetched, and its licence, was said before
     failures = []
-    with FileLock(cache / f".{archive.file}.lock"):
+    with file_lock(cache / f".{archive.file}.lock"):
         for url in archive.urls:
             try:
                 return Path(pooch.retrieve(

@@ -16,11 +16,10 @@ from tempfile import mkdtemp
 from uuid import uuid4
 
 import pandas as pd
-from filelock import FileLock
 
 from .checks import BOX_COLUMNS, MANIFEST_COLUMNS, VERSION, check_counts, check_info, check_rows, count_rows, parse, to_number
 from .errors import DataError
-from resnet_tutorial.engine.files import PART, write_text
+from resnet_tutorial.engine.files import PART, check_ends, file_lock, write_text
 from resnet_tutorial.engine.name_tables import write_names_csv
 
 __all__ = ["MANIFEST_COLUMNS", "OWN_NAMES", "VERSION", "accept_manifest", "earlier", "leftovers", "partial_folder", "read_info",
@@ -35,7 +34,7 @@ def _load_json(folder: Path) -> object:
     "What dataset.json holds, whatever that is."
     file = folder / "dataset.json"
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(check_ends(file).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{folder} holds no dataset.json: prepare it with python -m data_prep NAME --out {folder}") from None
     except (ValueError, RecursionError) as error:
@@ -156,7 +155,7 @@ def earlier(out: Path) -> dict | None:
 def partial_folder(out: Path) -> Iterator[Path]:
     "A working folder beside `out`, one process at a time; removed in the end, whatever happens."
     out.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(out.parent / f".{out.name}.lock"):
+    with file_lock(out.parent / f".{out.name}.lock"):
         _clean_up(out)
         work = out.parent / f"{_beside(out, 'partial')}{uuid4().hex[:8]}"
         work.mkdir()  # with the permissions that the user gives new folders; mkdtemp's are its own
@@ -188,7 +187,14 @@ def _clean_up(out: Path) -> None:
 def swap_in(work: Path, out: Path) -> None:
     "Put the finished folder in place with renames; what was there before goes last."
     old = Path(mkdtemp(prefix=_beside(out, "old"), dir=out.parent))
-    if out.exists():
-        os.rename(out, old)  # onto an empty folder
-    os.rename(work, out)
+    try:
+        if out.exists():
+            os.rename(out, old)  # onto an empty folder
+        os.rename(work, out)
+    except OSError:
+        if any(old.iterdir()):
+            os.rename(old, out)  # put back what was there
+        else:
+            old.rmdir()
+        raise
     shutil.rmtree(old)

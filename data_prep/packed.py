@@ -69,15 +69,27 @@ def list_drawn(name: str, work: Path, seed: int, n: int, size: int, workers: int
     return Listing(work, table, class_names=list(table.groupby("label").class_name.first()))
 
 # %% ../nbs/preparation/sources.ipynb #69d45c31
+def _as_latin1(text: str, encoding: str) -> bytes:
+    "Bytes as Python 3 pickles them for Python 2: as a text, and this call."
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it holds a text in {encoding!r}, which no CIFAR-10 file does")
+    return text.encode("latin1")
+
+
+KNOWN = {  # (module, name) as a pickle of any version of NumPy calls it -> what it gets; nothing is imported
+    ("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype, ("_codecs", "encode"): _as_latin1,
+} | {(f"numpy.{core}.multiarray", "_reconstruct"): np.zeros(1).__reduce__()[0] for core in ("core", "_core")}
+
+
 class _ArraysOnly(pickle.Unpickler):
     "Reads the pickles of CIFAR-10, which hold lists, text and arrays; refuses any other object."
 
     def find_class(self, module, name):
-        if (module, name) == ("_codecs", "encode") or module.startswith("numpy") and name in ("ndarray", "dtype", "_reconstruct"):
-            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-        raise pickle.UnpicklingError(f"it holds {module}.{name}, which no CIFAR-10 file does")
+        if (module, name) not in KNOWN:
+            raise pickle.UnpicklingError(f"it holds {module}.{name}, which no CIFAR-10 file does")
+        return KNOWN[module, name]
 
-
+# %% ../nbs/preparation/sources.ipynb #8800a2ba
 def _read_pickle(path: Path) -> dict:
     "One batch file of CIFAR-10, without running what might hide in a pickle."
     data = path.read_bytes()
@@ -160,7 +172,8 @@ def _read_retina(file: Path) -> dict[str, list[tuple[np.ndarray, str]]]:
         if error.errno:
             raise  # the disk, not the file
         raise DataError(f"{file} is no readable RetinaMNIST file ({error}): fetch it again") from None
-    except (ValueError, TypeError, KeyError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error, struct.error, RuntimeError) as error:
+    except (ValueError, TypeError, KeyError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error, struct.error, RuntimeError,
+            MemoryError) as error:  # the latter: a header that promises more than any memory holds
         raise DataError(f"{file} is no readable RetinaMNIST file ({error}): fetch it again") from None
 
 # %% ../nbs/preparation/sources.ipynb #1b3d4a72

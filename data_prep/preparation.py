@@ -4,6 +4,7 @@
 "From a source to a described, checked and split data set: the one way in."
 
 import errno
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,9 +28,11 @@ from .splits import (
     assign_fold, assign_splits, carve_val, crossing, merge_groups, read_fold, read_ranges, read_split, split_by_number,
 )
 from .tree import Listing, files_below, group_names, printable
+from resnet_tutorial.engine.files import NO_ROOM, check_ends
 from resnet_tutorial.engine.name_tables import read_names_csv
 
 LAYOUTS = ("manifest", "copy", "link")
+LARGEST = {"n": 10_000_000, "size": 4096}  # more is a slip of the finger
 
 # %% ../nbs/preparation/prepare.ipynb #8f838dd1
 def _check_options(name: str, given: dict) -> dict:
@@ -43,8 +46,10 @@ def _check_options(name: str, given: dict) -> dict:
         kind = str if isinstance(default, str) else bool if isinstance(default, bool) else (int, float)
         if not isinstance(options[key], kind) or isinstance(options[key], bool) != isinstance(default, bool):
             raise DataError(f"option {key}={options[key]!r}: expected something like {default!r}")
-        if key in ("n", "size") and (options[key] < 8 or options[key] != int(options[key])):
-            raise DataError(f"option {key}={options[key]!r}: expected a whole number of 8 or more")
+        if isinstance(options[key], float) and not math.isfinite(options[key]):
+            raise DataError(f"option {key}={options[key]!r}: expected a finite number")
+        if key in LARGEST and not (8 <= options[key] <= LARGEST[key] and options[key] == int(options[key])):
+            raise DataError(f"option {key}={options[key]!r}: expected a whole number of 8 or more, up to {LARGEST[key]:,}")
     return {key: type(default)(options[key]) for key, default in known.items()}
 
 # %% ../nbs/preparation/prepare.ipynb #6810b3b4
@@ -81,6 +86,32 @@ def _read_share(words: list) -> float:
         raise DataError(f"split official {' '.join(map(str, words))}: expected one share of the training images, as in official 0.2")
     return share
 
+# %% ../nbs/preparation/prepare.ipynb #eb132b8d
+def _whole(name: str, value, low: int, high: int) -> int:
+    "A whole number in a range; DataError for anything else, also for what `int` would round or read from a text."
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
+        raise DataError(f"{name}={value!r}: expected a whole number from {low} to {high:,}")
+    return int(value)
+
+
+def _path_text(name: str, value) -> None:
+    "DataError where a value can be no path."
+    if not isinstance(value, str | os.PathLike) or "\0" in os.fspath(value):
+        raise DataError(f"{name}={value!r}: expected a path")
+
+
+def checked_arguments(
+    name: str,  # a key of `SOURCES`
+    *, split=None, split_numbers=None, seed: int = 0, groups: str | None = None, layout: str = "manifest", duplicates: str = "bytes",
+    **options,  # as of `prepare`
+) -> dict:
+    "The arguments of `prepare` that decide what is made, checked, as dataset.json keeps them."
+    if groups is not None and (not isinstance(groups, str) or "\0" in groups):
+        raise DataError(f"groups={groups!r}: expected none, folder, a regular expression or a .csv")
+    checked = {"split": _check_split(split, split_numbers), "seed": _whole("seed", seed, 0, 2**63 - 1), "groups": groups,
+               "layout": _one_of(layout, LAYOUTS), "duplicates": _one_of(duplicates, ("bytes", "pixels"))}
+    return checked | {"options": _check_options(name, options)}
+
 # %% ../nbs/preparation/prepare.ipynb #c2219845
 def _locate(name: str, source, data_root, cache) -> Path | None:
     "The folder or file to read: given, found under data_root, or downloaded; None for what is drawn."
@@ -90,7 +121,7 @@ def _locate(name: str, source, data_root, cache) -> Path | None:
         return None
     if source:
         path = Path(source).expanduser().resolve()
-        if not path.exists():
+        if not check_ends(path).exists():
             raise DataError(f"the source {source} does not exist.\n  Get: {source_of(name).get}")
         return path
     if data_root:
@@ -104,6 +135,16 @@ def _check_places(out: Path, source: Path | None) -> None:
         raise DataError(f"--out {out} lies inside the source {source}: choose a folder outside")
     if source is not None and out in source.parents:
         raise DataError(f"the source {source} lies inside --out {out}: choose another folder")
+
+# %% ../nbs/preparation/prepare.ipynb #bb8e60b0
+def _out_folder(out: str | os.PathLike) -> Path:
+    "The folder itself that --out means, behind links and `..`; DataError for one that cannot be put in place by a rename."
+    place, here = Path(os.path.realpath(Path(out).expanduser())), Path.cwd()
+    if place == here or place in here.parents:
+        raise DataError(f"--out {out} is the folder that you are in, or one above it: name another, such as {here / 'data'}")
+    if os.path.ismount(place):
+        raise DataError(f"--out {out} is a mount point, which cannot be replaced as a whole: name a folder in it, such as {place / 'data'}")
+    return place
 
 # %% ../nbs/preparation/prepare.ipynb #5e7ff99a
 def fingerprint(source: Path | None, groups: str | None) -> str:
@@ -133,9 +174,11 @@ def _plain_errors(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         where = error.filename or out
-        if error.errno == errno.ENOSPC:
+        if error.errno in NO_ROOM:
             raise DataError(f"the disk is full at {out.parent}: nothing was kept of this run, free some space and run it again") from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and _is_written(where, out):
+        refused = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EBUSY,
+                   errno.EXDEV, errno.ENAMETOOLONG, errno.ELOOP)
+        if error.errno in refused and _is_written(where, out):
             raise DataError(f"cannot write {where}: {error.strerror}; choose another --out") from error
         if error.errno in (errno.EACCES, errno.EPERM):
             raise DataError(f"no access to {where}: {error.strerror}; give yourself the right to read it (chmod u+rX)") from error
@@ -160,11 +203,14 @@ def prepare(
     **options,            # of the source: n, size, shortcut, both, breeds, drop_rotated
 ) -> Path:
     "Write manifest.csv, skipped.csv and dataset.json for a data set; the same call again changes nothing."
-    arguments = {"split": _check_split(split, split_numbers), "seed": int(seed), "groups": groups,
-                 "layout": _one_of(layout, LAYOUTS), "duplicates": _one_of(duplicates, ("bytes", "pixels"))}
-    arguments["options"] = _check_options(name, options)
-    out = Path(out).expanduser().absolute()
-    out = out.parent.resolve() / out.name
+    arguments = checked_arguments(name, split=split, split_numbers=split_numbers, seed=seed, groups=groups, layout=layout,
+                                  duplicates=duplicates, **options)
+    _whole("workers", workers, 0, 1024)
+    for key, value in {"out": out, "source": source or "", "data_root": data_root, "cache": cache or ""}.items():
+        _path_text(key, value)
+    if not isinstance(force, bool):
+        raise DataError(f"force={force!r}: expected true or false")
+    out = _out_folder(out)
     with _plain_errors(out):
         place = _locate(name, source, data_root, cache)
         _check_places(out, place)

@@ -2,6 +2,7 @@
 
 # %% ../nbs/02_data_loading.ipynb #d444e438
 import errno
+import gc
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import numpy as np
@@ -22,6 +24,7 @@ from data_prep import DataError, prepare
 from data_prep.manifest import accept_manifest
 from resnet_tutorial.data import (
     IMAGENET,
+    CacheWarning,
     EpochSampler,
     ImageData,
     Loader,
@@ -266,17 +269,80 @@ def test_a_sound_cache_is_hashed_once_a_process_and_a_changed_one_again():
         assert asked.call_count == 2
 
 # %% ../nbs/02_data_loading.ipynb #8141e949
-def test_a_full_disk_is_told_before_and_while_the_cache_is_written_and_leaves_nothing_behind():
+def no_lock(code):
+    "A disk on which no lock file can be made."
+    real = os.open
+
+    def refuse(path, *arguments, **options):
+        if str(path).endswith(".lock"):
+            raise OSError(code, os.strerror(code), str(path))
+        return real(path, *arguments, **options)
+
+    return patch("os.open", refuse)
+
+
+def no_space(code):
+    "A disk on which nothing can be reserved."
+    return patch("os.posix_fallocate", side_effect=OSError(code, os.strerror(code)), create=True)
+
+# %% ../nbs/02_data_loading.ipynb #08076f51
+def test_images_that_can_be_kept_neither_on_the_disk_nor_in_memory_are_refused_before_one_of_them_is_decoded():
     with tempfile.TemporaryDirectory() as folder:
-        prepared = drawn(folder)
-        little = shutil.disk_usage(folder)._replace(free=1000)
-        with patch("shutil.disk_usage", return_value=little):
-            assert "take 0.0 MB at" in refusal(prepared.images, "train", 24) and "make room there" in refusal(prepared.images, "train", 24)
-        for code in (errno.ENOSPC, errno.EDQUOT):
-            with patch("resnet_tutorial.data.np.lib.format.write_array_header_1_0", side_effect=OSError(code, os.strerror(code))):
-                assert "MB are free: make room there" in refusal(prepared.images, "train", 24)
+        prepared, little = drawn(folder), SimpleNamespace(available=1000)
+        (prepared.root / "images").rename(f"{folder}/away")  # whoever decoded one would say so
+        for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
+            with no_space(code), patch("psutil.virtual_memory", return_value=little):
+                message = refusal(prepared.images, "train", 24)
+            assert f"fit neither on the disk at {folder}/pets.cache ({os.strerror(code)}, " in message and "nor into memory (0.0 MB are free)" in message
+        Path(f"{folder}/away").rename(prepared.root / "images")
         assert [f.suffix for f in Path(f"{folder}/pets.cache").iterdir()] == [".lock"]
         assert prepared.images("train", 24).shape == (16, 3, 24, 24)
+
+# %% ../nbs/02_data_loading.ipynb #5a232bdc
+def test_on_a_disk_that_is_full_or_read_only_the_images_are_held_in_memory_and_decoded_once_and_a_warning_says_so():
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = drawn(folder)
+        wanted = {split: prepared.images(split, 24).clone() for split in ("train", "val")}
+        shutil.rmtree(f"{folder}/pets.cache")
+        for fault, code in ((no_space, errno.ENOSPC), (no_lock, errno.EROFS), (no_lock, errno.EACCES)):
+            with fault(code), pytest.warns(CacheWarning) as told:
+                first, second, other = prepared.images("train", 24), prepared.images("train", 24), prepared.images("val", 24)
+            assert torch.equal(first, wanted["train"]) and torch.equal(other, wanted["val"]) and first.data_ptr() == second.data_ptr()
+            assert len(told) == 2 and f"cannot be kept in {folder}/pets.cache ({os.strerror(code)})" in str(told[0].message)
+            del first, second, other
+            gc.collect()  # the error that the mock raised knows the frames, and they the arrays
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                assert torch.equal(prepared.images("train", 24), wanted["train"])  # kept on the disk, which works again
+            shutil.rmtree(f"{folder}/pets.cache")
+
+# %% ../nbs/02_data_loading.ipynb #cfa30574
+def test_a_cache_that_lies_on_a_read_only_disk_is_used():
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = drawn(folder)
+        wanted = prepared.images("train", 24).clone()
+        shutil.rmtree(prepared.root / "images")  # nothing can be decoded again
+        with no_lock(errno.EROFS):
+            assert torch.equal(prepared.images("train", 24), wanted)
+
+# %% ../nbs/02_data_loading.ipynb #3cd2e9ea
+LIMITED = """
+import resource, sys, warnings
+from resnet_tutorial.data import ImageData
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    images = ImageData(sys.argv[1]).images("train", 24)
+print(images.sum().item(), [w.category.__name__ for w in told], "File too large" in str(told[0].message))
+"""
+
+# %% ../nbs/02_data_loading.ipynb #43b8b581
+def test_a_process_whose_files_may_not_become_larger_reads_the_images_all_the_same():
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = drawn(folder)
+        done = subprocess.run([sys.executable, "-c", LIMITED, prepared.folder], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"{prepared.images('train', 24).sum().item()} ['CacheWarning'] True\n"
 
 # %% ../nbs/02_data_loading.ipynb #3751d59f
 @pytest.mark.slow
@@ -362,6 +428,19 @@ def test_other_options_give_another_folder_and_leave_the_first_alone():
         first = open_data("embedded_pets", out_dir=folder, n=24, size=48, split=(16, 4, 4))
         second = open_data("embedded_pets", out_dir=folder, n=28, size=48, split=(20, 4, 4))
         assert (len(first.table), len(second.table)) == (24, 28)
+
+# %% ../nbs/02_data_loading.ipynb #af5936dc
+def test_options_that_a_prepared_folder_would_ignore_are_refused_and_those_that_it_was_made_with_are_not():
+    with tempfile.TemporaryDirectory() as folder:
+        made = drawn(folder)
+        for options in ({}, {"n": 24}, {"size": 48, "seed": 0}, {"split": made.info["arguments"]["split"]}, {"layout": "manifest", "duplicates": "bytes"}):
+            assert open_data(made.folder, **options).table.equals(made.table)
+        for options in ({"n": 25}, {"seed": 7}, {"split": (0.5, 0.2, 0.3)}, {"split": "official"}, {"split_numbers": {"train": "0-9", "test": "10-19"}}, {"layout": "copy"},
+                        {"groups": "folder"}, {"duplicates": "pixels"}, {"source": folder}, {"force": True}, {"workers": 2}, {"cache": folder}, {"banana": 1}, {"shortcut": 0.5}):
+            with pytest.raises(ValueError, match=f"is prepared already, so these options would be ignored: {next(iter(options))}="):
+                open_data(made.folder, **options)
+        with pytest.raises(ValueError, match="seed='x'"):
+            open_data(made.folder, seed="x")
 
 # %% ../nbs/02_data_loading.ipynb #4c999409
 def test_normalising_with_a_set_s_own_statistics_gives_mean_zero_and_deviation_one():

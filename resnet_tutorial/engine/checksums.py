@@ -8,6 +8,7 @@ __all__ = ['T', 'BLANK', 'FACTS', 'SEAL', 'SUMS', 'DamagedFile', 'DamageWarning'
            'known_sums', 'write_checked', 'read_checked', 'read_table', 'read_json']
 
 # %% ../../nbs/engine/checksums.ipynb #b3098d62
+import errno
 import hashlib
 import io
 import json
@@ -20,10 +21,9 @@ from typing import TypeVar
 
 import pandas as pd
 import torch
-from filelock import FileLock
 from safetensors.torch import load, save
 
-from .files import write_bytes
+from .files import check_ends, file_lock, write_bytes
 from .name_tables import read_names_csv
 
 T = TypeVar("T")
@@ -38,13 +38,17 @@ class DamageWarning(UserWarning):
 
 
 def read_whole(path: Path) -> bytes:
-    "The bytes of a file. FileNotFoundError where there is none, DamagedFile where a folder has its name."
+    "The bytes of a file. FileNotFoundError where there is none, DamagedFile where a folder or a pipe has its name."
     if path.is_dir():
         raise DamagedFile(f"{path} is a folder where a file is expected; move it away")
     try:
-        return path.read_bytes()
+        return check_ends(path).read_bytes()
     except NotADirectoryError:  # what should be its folder is a file
         raise FileNotFoundError(f"{path} does not exist") from None
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise DamagedFile(f"{path}: {error.strerror}; move it away") from None
 
 
 def parse(path: Path, content: bytes, parser: Callable[[bytes], T]) -> T:
@@ -159,7 +163,7 @@ def write_checked(
 ) -> None:
     "Write files whose checksums are kept in the folder."
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f".{Path(SUMS).stem}.lock"):  # another process may write other files
+    with file_lock(folder / f".{Path(SUMS).stem}.lock"):  # another process may write other files
         sums = if_intact(lambda: read_sums(folder)) or {}
         wanted = dict(sums)
         for name, content in contents.items():

@@ -12,14 +12,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 import resnet_tutorial
+from .files import check_ends, read_utf8
 from .paths import from_root
 from .names import did_you_mean
 from .recipe_text import NumberLoader, explain, read_yaml, unknown_key
 from .recipes import Recipe
+from .yaml_text import parse_yaml
 
 # %% ../../nbs/engine/recipe_files.ipynb #9a69fd11
 def divide(parts: list[int], total: int) -> list[int]:
@@ -37,8 +38,10 @@ def divide(parts: list[int], total: int) -> list[int]:
 def stretch(values: dict, unit: str, budget: int) -> dict:
     "The same course over another budget, in epochs or steps: phases, milestones and warm-up keep their proportions."
     old, phases = "epochs" if values.get("steps") is None else "steps", values.get("phases") or []
-    parts, now = [phase.get(old) for phase in phases], {"epochs": None, "steps": None, unit: budget}
-    if not all(isinstance(n, int) for n in (budget, values.get(old), *parts)):
+    now = {"epochs": None, "steps": None, unit: budget}
+    parts = [phase.get(old) if isinstance(phase, dict) else None for phase in phases] if isinstance(phases, list) else [None]
+    points = [*(values.get("milestones") or []), values.get("warmup", 0)] if isinstance(values.get("milestones") or [], list) else [None]
+    if not all(isinstance(n, int) and n > 0 for n in (budget, values.get(old), *parts)) or not all(isinstance(n, int | float) for n in points):
         return values | now  # something here is no number: the check will say so
     factor = budget / values[old]
     shares = divide(parts, budget) if phases else []
@@ -53,7 +56,7 @@ def read_override(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not (equals and key.strip()):
         raise ValueError(f"override {text!r}: expected key=value, as in epochs=2 or phases.0.learning_rate=0.01")
-    return key.strip(), yaml.load(value, NumberLoader)
+    return key.strip(), parse_yaml(value, f"override {text[:80]!r}", NumberLoader)[1]
 
 
 def read_overrides(changes: Mapping[str, Any] | Iterable[str]) -> dict[str, Any]:
@@ -69,7 +72,8 @@ def find_place(key: str, values: dict) -> tuple:
     if rest and first not in ("phases", "data"):
         raise ValueError(f"override {key}: {first} has no parts")
     if first == "phases" and rest:
-        names = [phase.get("name", "full") for phase in values.get("phases") or []]
+        phases = values.get("phases") or []
+        names = [phase.get("name", "full") for phase in phases] if all(isinstance(phase, dict) for phase in phases) else []
         numbers = {str(i): i for i in range(len(names))} | {name: i for i, name in reversed(list(enumerate(names)))}
         if rest[0] not in numbers:
             raise ValueError(f"override {key}: there is no phase {rest[0]!r}; {did_you_mean(rest[0], names)}phases: {names}")
@@ -82,12 +86,14 @@ def set_at(values: dict, place: tuple, value: Any) -> None:
     *path, last = place
     for part in path:
         values = values[part] if isinstance(values, list) else values.setdefault(part, {})
+    if not isinstance(values, dict):
+        raise ValueError(f"override {'.'.join(map(str, place))}: {'.'.join(map(str, path))} is {values!r} and has no parts")
     values[last] = value
 
 
 def override(values: dict, changes: dict[str, Any], places: dict[tuple, str]) -> None:
     "Apply changes in place: the budget and the seed first, and they show in the name."
-    budgets = [unit for unit in ("epochs", "steps") if changes.get(unit)]
+    budgets = [unit for unit in ("epochs", "steps") if changes.get(unit) is not None]
     if len(budgets) > 1:
         raise ValueError(f"override epochs={changes['epochs']} steps={changes['steps']}: the budget is one of the two")
     for unit in budgets:
@@ -138,11 +144,12 @@ def recipe_paths() -> list[Path]:
 
 def find_recipe(name: str | Path) -> Path:
     "A recipe file by path, or by name in recipes/ or recipes/sources/; FileNotFoundError names the nearest, or a new name."
-    places = [folder / f"{name}{ending}" for folder in (RECIPES, RECIPES / "sources") for ending in ("", ".yaml")]
+    inside = [] if ".." in Path(name).parts else [RECIPES, RECIPES / "sources"]  # a name leads nowhere else
+    places = [folder / f"{name}{ending}" for folder in inside for ending in ("", ".yaml")]
     for candidate in (Path(name), *places):
         if candidate.is_file() and candidate.resolve().parent == (RECIPES / "parameters").resolve():
             raise ValueError(f"{name} holds parameters of notebooks and no recipe: `resnet-tutorial execute --params {candidate}`")
-        if candidate.is_file():
+        if check_ends(candidate).is_file():
             return candidate
     if now := renamed(name):
         raise FileNotFoundError(f"no recipe {str(name)!r}: version 0.1 had a file of this name, which is {now} now")
@@ -154,9 +161,9 @@ def read_recipe(name: str | Path) -> tuple[dict, dict[tuple, str], Path]:
     "Values, places and file of a recipe, unchecked."
     if (Path(name) / "manifest.csv").is_file():
         values, places, path = read_recipe("class_folders")
-        return values | {"dataset": str(name), "name": Path(name).name}, places, path
+        return values | {"dataset": str(name), "name": Path(name).resolve().name}, places, path
     path = find_recipe(name)
-    return *read_yaml(path.read_text(encoding="utf-8-sig"), path), path
+    return *read_yaml(read_utf8(path), path), path
 
 # %% ../../nbs/engine/recipe_files.ipynb #69b288d8
 def load_recipe(
@@ -168,7 +175,7 @@ def load_recipe(
     overrides: Mapping[str, Any] | Iterable[str] = (),  # {"phases.head.epochs": 2} or ["phases.head.epochs=2"]
 ) -> Recipe:
     "Read, change and check a recipe; another length or seed shows in the run folder's name."
-    return check_recipe(*read_recipe(name), data_root, out_dir, {"epochs": epochs, "seed": seed} | read_overrides(overrides))
+    return check_recipe(*read_recipe(name), data_root, out_dir, {"epochs": epochs or None, "seed": seed} | read_overrides(overrides))
 
 # %% ../../nbs/engine/recipe_files.ipynb #c084f51b
 def check_recipe(

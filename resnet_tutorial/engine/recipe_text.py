@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from .names import did_you_mean
 from .recipes import Phase, Recipe
+from .yaml_text import parse_yaml
 
 # %% ../../nbs/engine/recipe_text.ipynb #72f249f2
 class NumberLoader(yaml.SafeLoader):
@@ -52,10 +53,7 @@ def read_yaml(
     path: Path,  # for messages
 ) -> tuple[dict, dict[tuple, str]]:  # the values, and where each is said: ("phases", 0, "epochs") -> "line 7"
     "Read a recipe file's text; ValueError names the line that is not valid YAML or repeats a key."
-    try:
-        node, values = yaml.compose(text, NumberLoader), yaml.load(text, NumberLoader)
-    except yaml.MarkedYAMLError as error:
-        raise ValueError(f"{path}, line {error.problem_mark.line + 1}: this is not valid YAML: {error.problem}") from None
+    node, values = parse_yaml(text, path, NumberLoader)
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds no recipe: expected lines such as 'epochs: 8'")
     places: dict[tuple, str] = {}

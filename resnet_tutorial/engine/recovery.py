@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from resnet_tutorial.engine.checksums import (
     SUMS,
@@ -54,6 +53,7 @@ from resnet_tutorial.engine.saved_runs import (
     stored_recipe,
     what_works,
 )
+from .yaml_text import parse_yaml
 
 # %% ../../nbs/engine/recovery.ipynb #c7f49af8
 ONE_FILE = ("recipe.yaml", "environment.json", "history.csv", "timing.csv", "best.safetensors", "last.safetensors",
@@ -115,7 +115,7 @@ def is_started(folder: Path) -> bool:
     if "recipe.yaml" not in found or found - {"recipe.yaml", "environment.json", "state/best_1.safetensors"}:
         return False
     text = if_intact(lambda: read_checked(folder, "recipe.yaml"))
-    again = text and if_intact(lambda: parse(file, text, lambda text: yaml_text(yaml.safe_load(text))))
+    again = text and if_intact(lambda: parse(file, text, lambda text: yaml_text(parse_yaml(text.decode(), folder)[1])))
     return again is not None and again.encode() == text  # else somebody wrote it by hand, with comments
 
 

@@ -21,7 +21,7 @@ from urllib.error import URLError
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from torch import nn
 
 from resnet_tutorial.engine.checksums import (
@@ -38,7 +38,7 @@ from resnet_tutorial.engine.checksums import (
     weights_bytes,
     write_checked,
 )
-from .files import write_bytes, write_safely
+from .files import file_lock, write_bytes, write_safely
 from .name_tables import names_csv
 from .zoo import build_model
 from .recipes import Recipe
@@ -65,7 +65,7 @@ def hold(
 ) -> Iterator[None]:
     "Be the only one that trains into a folder. The operating system lets go when the process ends, however it ends."
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
+    lock = file_lock(folder / ".lock")
     try:
         lock.acquire(timeout=-1 if wait else 0)
     except Timeout:

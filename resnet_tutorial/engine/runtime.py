@@ -13,6 +13,7 @@ import math
 import os
 import platform
 import random
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -64,6 +65,21 @@ def _fast_dtype(device: torch.device) -> torch.dtype:
         return torch.bfloat16 if _cpu_has_fast_bfloat16() else torch.float32
     return torch.float32
 
+# %% ../../nbs/engine/runtime.ipynb #f3e8f87b
+def _device_of(device: str | torch.device) -> torch.device:
+    "A device that is there; ValueError says what was wrong with its name, or how many there are."
+    found = re.fullmatch(r"(cpu|mps|cuda)(?::(\d{1,3}))?", str(device))
+    if not found:
+        raise ValueError(f"device {str(device)[:80]!r} is not one of auto, cpu, cuda, cuda:0 (the first), mps")
+    kind, number = found[1], int(found[2] or 0)
+    present = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if kind in present and not present[kind]():
+        raise ValueError(f"PyTorch sees no {kind.upper()} device for device={str(device)!r}; use 'cpu' or 'auto'")
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if number >= count:
+        raise ValueError(f"there is no device {str(device)!r}: PyTorch sees {count} of this kind, the first is {kind}:0")
+    return torch.device(str(device))
+
 # %% ../../nbs/engine/runtime.ipynb #dffccd12
 def _best_device() -> str:
     "cuda before mps before cpu, by what is there."
@@ -77,10 +93,7 @@ def choose_runtime(
     precision: str = "auto",  # auto, float32, bfloat16, float16
 ) -> Runtime:
     "The fast and safe way to run on `device`; raises ValueError for a device or precision that is not there."
-    chosen = torch.device(_best_device() if device == "auto" else device)
-    present = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if chosen.type in present and not present[chosen.type]():
-        raise ValueError(f"PyTorch sees no {chosen.type.upper()} device for device={device!r}; use 'cpu' or 'auto'")
+    chosen = _device_of(_best_device() if device == "auto" else device)
     if precision != "auto" and precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r} is not one of auto, {', '.join(PRECISIONS)}")
     if precision == "float16" and chosen.type == "cpu":

@@ -11,7 +11,6 @@ from pathlib import Path
 from shlex import quote
 
 import pandas as pd
-import yaml
 
 from data_prep.sources import SOURCES
 from .checksums import parse, read_checked, read_json, read_table
@@ -19,6 +18,7 @@ from .names import markdown_text
 from .recipe_files import load_recipe, renamed
 from .recipe_text import yaml_text
 from .recipes import Recipe
+from .yaml_text import parse_yaml
 
 # %% ../../nbs/engine/saved_results.ipynb #14579357
 def reproduce(
@@ -50,7 +50,7 @@ def _recipe_behind(run: str) -> tuple[str, dict]:
 # %% ../../nbs/engine/saved_results.ipynb #7f8cba26
 def read_mapping(folder: Path, name: str) -> dict:
     "A YAML file that holds a mapping, checked; DamagedFile where it does not."
-    return parse(folder / name, read_checked(folder, name), lambda content: dict(yaml.safe_load(content)))
+    return parse(folder / name, read_checked(folder, name), lambda content: dict(parse_yaml(content.decode(), name)[1]))
 
 
 def kept_runs(

@@ -16,7 +16,6 @@ from typing import Literal
 
 import pandas as pd
 import torch
-import yaml
 from pydantic import ValidationError
 from torch import nn
 
@@ -43,6 +42,7 @@ from resnet_tutorial.engine.run_folder import (
     table_bytes,
 )
 from .runtime import Runtime, choose_runtime
+from .yaml_text import parse_yaml
 from .zoo import build_model
 
 # %% ../../nbs/engine/saved_runs.ipynb #51a6964e
@@ -107,7 +107,7 @@ def stored_recipe(folder: Path) -> Recipe | None:
 def _parse_recipe(folder: Path, content: bytes) -> Recipe:
     "A stored recipe from its text."
     file = folder / "recipe.yaml"
-    values = parse(file, content, lambda content: {str(key): value for key, value in yaml.safe_load(content).items()})
+    values = parse(file, content, lambda content: {str(key): value for key, value in parse_yaml(content.decode(), file.name)[1].items()})
     try:
         return Recipe(**(values | {"out_dir": str(folder)}))
     except ValidationError as error:

@@ -31,6 +31,17 @@ def with_bit_flipped(content, position, bit=0):
     "The same bytes but for one bit."
     return content[:position] + bytes([content[position] ^ 1 << bit]) + content[position + 1 :]
 
+# %% ../../nbs/engine/checksums.ipynb #196ace46
+def test_a_pipe_or_a_device_where_a_file_of_a_run_should_be_is_damage_and_is_not_waited_for():
+    from resnet_tutorial.engine.checksums import DamagedFile, read_whole
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.mkfifo(f"{folder}/history.csv")
+        os.symlink("/dev/zero", f"{folder}/best.safetensors")
+        for name in ("history.csv", "best.safetensors"):
+            with pytest.raises(DamagedFile, match=f"{name}: this is a .*, reading it might never end"):
+                read_whole(Path(folder) / name)
+
 # %% ../../nbs/engine/checksums.ipynb #9c08bdfd
 def test_every_single_flipped_bit_of_a_weights_file_is_noticed_or_changes_nothing():
     with tempfile.TemporaryDirectory() as folder:

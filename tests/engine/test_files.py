@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import resnet_tutorial
-from resnet_tutorial.engine.files import part_name, remove_leftovers, write_bytes, write_safely, write_text
+from resnet_tutorial.engine.files import check_ends, file_lock, part_name, remove_leftovers, write_bytes, write_safely, write_text
 
 # %% ../../nbs/engine/files.ipynb #9683e2d0
 WRITER = """
@@ -128,6 +128,42 @@ def test_text_keeps_its_line_ends_and_is_utf_8_whatever_the_machine_prefers():
     with tempfile.TemporaryDirectory() as folder:
         write_text(Path(folder) / "a.csv", "\u00e4\r\nb\n")
         assert (Path(folder) / "a.csv").read_bytes() == b"\xc3\xa4\r\nb\n"
+
+# %% ../../nbs/engine/files.ipynb #16412784
+def test_an_error_about_a_full_disk_names_the_file_that_was_to_be_written():
+    with tempfile.TemporaryDirectory() as folder, pytest.raises(OSError, match="No space left on device: .*history.csv"):
+        write_safely(Path(folder) / "history.csv", full_disk)
+
+# %% ../../nbs/engine/files.ipynb #3283e7c9
+def test_pipes_and_sockets_and_devices_are_refused_before_they_are_read_and_files_and_links_to_files_are_not():
+    import socket
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / "file").write_text("x")
+        (root / "link").symlink_to("file")
+        for name in ("file", "link", "absent", "a\0b", "n" * 5000):
+            assert check_ends(root / name) == root / name
+        os.mkfifo(root / "pipe")
+        (root / "link to it").symlink_to("pipe")
+        bound = socket.socket(socket.AF_UNIX)
+        bound.bind(f"{folder}/socket")
+        for place, kind in ((root / "pipe", "pipe"), (root / "link to it", "pipe"), (root / "socket", "socket"), ("/dev/zero", "device")):
+            with pytest.raises(OSError, match=f"this is a {kind}, reading it might never end: give a file"):
+                check_ends(place)
+        bound.close()
+
+# %% ../../nbs/engine/files.ipynb #3e396045
+def test_a_lock_whose_file_cannot_be_made_is_an_error_at_once_and_is_not_waited_for():
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "file").write_text("x")
+        for place in (f"{folder}/absent/.lock", f"{folder}/file/.lock", folder, "/proc/.lock" if sys.platform == "linux" else f"{folder}/no/.lock"):
+            begin = time.monotonic()
+            with pytest.raises(OSError):
+                file_lock(place)
+            assert time.monotonic() - begin < 1
+        with file_lock(f"{folder}/.lock") as lock:
+            assert lock.is_locked
 
 # %% ../../nbs/engine/files.ipynb #dad2f692
 def test_the_part_of_a_killed_process_goes_with_the_next_write_of_the_same_file():

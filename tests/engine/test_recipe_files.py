@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from resnet_tutorial.engine.recipe_files import find_recipe, load_recipe, recipe_paths
 from resnet_tutorial.engine.recipe_text import read_yaml
@@ -28,6 +29,25 @@ def loaded(text, name="r.yaml", **options):
         path = Path(folder) / name
         path.write_text(text)
         return load_recipe(path, **options)
+
+# %% ../../nbs/engine/recipe_files.ipynb #33b6c0a1
+def test_a_name_leads_out_of_the_folder_of_recipes_by_no_way_and_to_no_pipe():
+    import os
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.mkfifo(f"{folder}/pipe.yaml")
+        with pytest.raises(OSError, match="this is a pipe, reading it might never end"):
+            find_recipe(f"{folder}/pipe.yaml")
+    for name in ("../settings.ini", "../README.md", "sources/../../README.md", "a\0b", "", ".", "/", "/no/such.yaml", "..", "\x1b[31m"):
+        with pytest.raises(FileNotFoundError, match="no recipe "):
+            find_recipe(name)
+
+# %% ../../nbs/engine/recipe_files.ipynb #d798dc7e
+def test_overrides_of_a_recipe_that_holds_nonsense_are_refused_in_words():
+    for text, change in (("phases: banana", "phases.0.epochs=2"), ("phases: [1, 2]", "phases.1.epochs=2"), ("phases: [1, 2]", "epochs=3"), ("phases: {a: 1}", "epochs=3"),
+                         ("milestones: banana", "epochs=3"), ("milestones: [x]", "epochs=3"), ("warmup: soon", "epochs=3"), ("data: 7", "data.n=3"),
+                         ("data: [1]", "data.n=3"), ("data: {n: 1}", "data.n.x=3"), ("seed: 0", "data.n=[&a [*a]]"), ("seed: 0", "data.n=!!int ''"), ("seed: 0", "data=\0"), ("seed: 0", "epochs=0"), ("seed: 0", "steps=0")):
+        assert refused(f"name: a\nepochs: 2\n{text}\n", overrides=[change])
 
 # %% ../../nbs/engine/recipe_files.ipynb #a76530b8
 def test_every_recipe_in_the_repository_is_valid_and_keeps_its_own_name():
@@ -143,8 +163,6 @@ def test_a_wrong_override_is_refused_with_what_is_known():
 
 # %% ../../nbs/engine/recipe_files.ipynb #af002e6a
 def test_a_recipe_that_was_written_down_reads_back_as_the_same_recipe():
-    import yaml
-
     recipe = load_recipe("cats_vs_dogs")
     assert Recipe(**yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json")))) == recipe
 

@@ -19,6 +19,32 @@ def test_a_budget_is_in_epochs_or_in_steps_and_phases_fill_it_in_the_same_unit()
         Recipe(name="r", steps=5, phases=[{"steps": 5, "epochs": 1}], out_dir="x")
 
 # %% ../../nbs/engine/recipes.ipynb #888e36c4
+def test_a_name_that_leads_out_of_its_folder_and_control_characters_and_unknown_devices_are_refused():
+    def found(**values):
+        with pytest.raises(ValueError) as error:
+            Recipe(**{"name": "a", "out_dir": "runs/a", "epochs": 2} | values)
+        return str(error.value)
+
+    for name in ("../x", "/etc/x", "a/b", "a\\b", "..", ".", "", " ", "n" * 201):
+        assert "must be the name of one folder" in found(name=name)
+    for values in ({"name": "a\0b"}, {"out_dir": "runs/\x1b[31m"}, {"dataset": "a\nb"}, {"data_root": "\x7f"}, {"weights": ["a\0", "scratch"]},
+                   {"data": {"source": "a\0b"}}, {"data": {"a\tb": 1}}, {"model": "\r"}, {"phases": [{"name": "a\0", "epochs": 2}]}):
+        assert "holds a control character" in found(**values)
+    for device in ("banana", "cuda:", "cuda:-1", "cuda:x", "cuda:12345", "CUDA", "meta", "xpu", "mps:1", "cpu:7", "", "cuda:0 "):
+        assert "is not one of auto, cpu, cuda, cuda:0, mps" in found(device=device)
+    for name in ("a.b-c_1", "Kätzchen", "v1.0", "..a", "-x"):
+        assert Recipe(name=name, out_dir="runs/a", epochs=2, device="cuda:3").name == name
+
+# %% ../../nbs/engine/recipes.ipynb #0f242260
+def test_budgets_and_sizes_that_no_machine_can_hold_and_numbers_that_are_none_are_refused():
+    import math
+
+    for values in ({"epochs": 10**12}, {"epochs": None, "steps": 10**9}, {"image_size": 10**6}, {"workers": 100_000}, {"learning_rate": math.inf}, {"learning_rate": math.nan},
+                   {"weight_decay": math.inf}, {"clip_norm": math.inf}, {"class_weights": [1.0, math.nan]}, {"schedule": "multi_step", "milestones": [math.inf]}):
+        with pytest.raises(ValueError, match="less than or equal|finite number"):
+            Recipe(**{"name": "a", "out_dir": "runs/a", "epochs": 2} | values)
+
+# %% ../../nbs/engine/recipes.ipynb #f3e3bdb0
 def test_a_key_that_nothing_reads_is_refused():
     for changes, message in (
         ({"optimizer": "adam", "momentum": 0.8}, "momentum: 0.8 is read by the optimisers sgd and muon alone"),

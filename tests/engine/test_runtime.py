@@ -61,6 +61,23 @@ def test_a_cuda_device_that_is_not_there_is_refused_rather_than_replaced_silentl
     else:
         assert choose_runtime("cuda").device.type == "cuda"
 
+# %% ../../nbs/engine/runtime.ipynb #df54a669
+def test_a_device_of_an_unknown_kind_or_with_a_number_that_no_device_has_is_refused_with_what_there_is():
+    from unittest.mock import patch
+
+    for device in ("banana", "", "cuda:", "cuda:-1", "cuda:one", "meta", "xpu", "CPU", "cpu:0x0", "cuda:0\n", "a\0", "cpu,cuda", "privateuseone"):
+        with pytest.raises(ValueError, match="is not one of auto, cpu, cuda, cuda:0 .the first., mps"):
+            choose_runtime(device)
+    with pytest.raises(ValueError, match="there is no device 'cpu:1': PyTorch sees 1 of this kind"):
+        choose_runtime("cpu:1")
+    with patch("torch.cuda.is_available", return_value=True), patch("torch.cuda.device_count", return_value=2):
+        for device in ("cuda:2", "cuda:99"):
+            with pytest.raises(ValueError, match=f"there is no device '{device}': PyTorch sees 2 of this kind, the first is cuda:0"):
+                choose_runtime(device)
+    with patch("torch.backends.mps.is_available", return_value=False), pytest.raises(ValueError, match="PyTorch sees no MPS device"):
+        choose_runtime("mps")
+    assert choose_runtime(torch.device("cpu")).device.type == choose_runtime("cpu:0").device.type == "cpu"
+
 # %% ../../nbs/engine/runtime.ipynb #20403a6d
 @pytest.mark.cuda
 def test_on_a_cuda_device_a_convolution_computes_in_the_chosen_precision():

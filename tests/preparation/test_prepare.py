@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zlib
 from pathlib import Path
 from unittest.mock import patch
@@ -135,6 +136,46 @@ def test_places_that_would_endanger_the_source_or_somebody_s_files_are_refused()
             with pytest.raises(DataError, match=message):
                 prepare("class_folders", root / out, source, force=True)
         assert snapshot(root) == before
+
+# %% ../../nbs/preparation/prepare.ipynb #674d5e5a
+def test_a_folder_behind_a_link_or_a_dot_dot_is_meant_itself_and_mount_points_and_the_current_folder_and_system_folders_are_refused_at_once():
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch_:
+        root, source = Path(folder).resolve(), photos(f"{folder}/source", each=10)
+        (root / "real").mkdir()
+        (root / "link").symlink_to("real")
+        (root / "to nothing").symlink_to("made/later")
+        (root / "circle").symlink_to("circle")
+        (root / "here" / "below").mkdir(parents=True)
+        patch_.chdir(root / "here" / "below")
+        for out, place in ((root / "link", "real"), (root / "to nothing", "made/later"), ("../new", "here/new"), ("./x/../y", "here/below/y"), (f"{root}//z/", "z")):
+            assert prepare("class_folders", out, source) == root / place and (root / place / "manifest.csv").is_file()
+        assert (root / "link").is_symlink() and prepare("class_folders", root / "link", source, seed=3, force=True) == root / "real"
+        before, begin = snapshot(root), time.monotonic()
+        for out, message in ((".", "the folder that you are in"), ("..", "or one above it"), ("/", "one above it"), ("../..", "above it"), ("", "the folder that you are in"),
+                             ("/proc/x" if sys.platform == "linux" else "/dev/null/x", "cannot write .*choose another --out"), ("/proc" if sys.platform == "linux" else "/", "mount point|above"),
+                             (root / "circle", "cannot write|symbolic links"), ("/dev/null", "is a file"), ("n" * 250, "too long.*choose another --out"),
+                             ("/dev/null/x", "cannot write"), ("a\0b", "expected a path"), (7, "expected a path")):
+            with pytest.raises(DataError, match=message):
+                prepare("class_folders", out, source)
+        assert {**snapshot(root), **before} == snapshot(root) and time.monotonic() - begin < 10
+        assert {p.name for p in root.rglob("*") if p.is_dir()} == {"source", "cat", "dog", "real", "made", "later", "here", "below", "new", "x", "y", "z"} - {"x"}
+
+# %% ../../nbs/preparation/prepare.ipynb #3a6052e1
+def test_arguments_of_the_wrong_kind_or_size_are_refused_with_their_name():
+    with tempfile.TemporaryDirectory() as folder:
+        source = photos(f"{folder}/source", each=10)
+        for wrong in ({"seed": 1.5}, {"seed": True}, {"seed": "7"}, {"seed": -1}, {"seed": 2**70}, {"seed": None}, {"workers": -1}, {"workers": 10**6}, {"workers": "two"},
+                      {"groups": 5}, {"groups": "a\0b"}, {"force": "yes"}, {"cache": 3}, {"data_root": 3}, {"data_root": "a\0b"}):
+            with pytest.raises(DataError, match=f"{next(iter(wrong))}=.*: expected"):
+                prepare("class_folders", f"{folder}/out", source, **wrong)
+        for wrong in ({"n": 7}, {"n": float("nan")}, {"n": float("inf")}, {"n": 10**12}, {"n": 8.5}, {"n": True}, {"n": "many"}, {"size": 10**6}, {"shortcut": float("nan")}, {"both": 1}):
+            with pytest.raises(DataError, match=f"option {next(iter(wrong))}=.*: expected"):
+                prepare("embedded_pets", f"{folder}/out", **wrong)
+        os.mkfifo(f"{folder}/pipe.zip")
+        for pipe in (f"{folder}/pipe.zip", "/dev/zero"):
+            with pytest.raises(DataError, match="reading it might never end"):
+                prepare("class_folders", f"{folder}/out", pipe)
+        assert not Path(folder, "out").exists()
 
 # %% ../../nbs/preparation/prepare.ipynb #7802a1a1
 def test_copies_whose_names_would_be_one_file_on_some_system_all_stay():

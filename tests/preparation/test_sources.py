@@ -169,6 +169,54 @@ def test_cifar10_is_read_from_its_pickles_and_no_other_code_is_run():
         (source / "test_batch").write_bytes(b"\x80\x02")
         refused("test_batch is no readable CIFAR-10 file", "cifar10", source)
 
+# %% ../../nbs/preparation/sources.ipynb #18a9948c
+def test_a_pickle_of_cifar10_gets_nothing_from_modules_whose_names_merely_look_like_those_that_it_may_name():
+    evil = "from pathlib import Path\nPath(__file__).with_name('ran').touch()\n_reconstruct = ndarray = dtype = encode = print\n"
+    names = ["numpy_evil _reconstruct", "numpy_evil ndarray", "numpyevil dtype", "numpy.evil ndarray", "numpy.core.evil _reconstruct", "numpy.f2py dtype",
+             "numpy dtype.type", "numpy.core.multiarray scalar", "numpy.lib.npyio load", "_codecs lookup", "codecs encode", "builtins eval", "numpy_evil encode"]
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch_:
+        (Path(folder) / "numpy_evil.py").write_text(evil)
+        (Path(folder) / "numpyevil.py").write_text(evil)
+        patch_.chdir(folder)
+        patch_.syspath_prepend(folder)
+        source = mini_cifar(Path(folder) / "cifar")
+        for file in ("batches.meta", "data_batch_1", "test_batch"):
+            good = (source / file).read_bytes()
+            for name in names:
+                (source / file).write_bytes(b"c" + name.replace(" ", "\n").encode() + b"\n(tR.")
+                refused(f"{file} is no readable CIFAR-10 file .it holds {name.replace(' ', '.')}", "cifar10", source)
+            (source / file).write_bytes(b"c_codecs\nencode\n(Vx\nVnumpy_evil\ntR.")
+            refused("it holds a text in 'numpy_evil'", "cifar10", source)
+            (source / file).write_bytes(good)
+        assert not (Path(folder) / "ran").exists() and not {"numpy_evil", "numpyevil"} & set(sys.modules)
+
+# %% ../../nbs/preparation/sources.ipynb #ea1d0cd5
+def test_arrays_in_pickles_of_old_and_new_numpy_and_of_python_2_and_3_are_read():
+    import pickle
+
+    from data_prep.packed import _read_pickle
+
+    array = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    with tempfile.TemporaryDirectory() as folder:
+        for protocol in range(5):
+            for core in (b"numpy.core", b"numpy._core"):
+                stored_ = pickle.dumps({"data": array, "text": "\u00e4"}, protocol=protocol).replace(b"numpy._core", core)
+                if protocol == 4 and core == b"numpy.core":
+                    continue  # there the length of a name stands before it
+                (Path(folder) / "file").write_bytes(stored_)
+                assert np.array_equal(_read_pickle(Path(folder) / "file")["data"], array)
+
+# %% ../../nbs/preparation/sources.ipynb #7024db1c
+def test_every_archive_that_is_fetched_has_a_checksum_to_be_held_against():
+    import re
+
+    from data_prep.sources import SOURCES
+
+    archives = [archive for source in SOURCES.values() for archive in source.archives]
+    assert len(archives) >= 6
+    for archive in archives:
+        assert re.fullmatch("md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", archive.hash), archive
+
 # %% ../../nbs/preparation/sources.ipynb #adc0df6f
 def test_files_of_cifar10_and_retina_mnist_that_are_cut_or_damaged_are_refused_or_whole_and_what_lies_beside_them_is_listed():
     with tempfile.TemporaryDirectory() as folder:

@@ -5,13 +5,17 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
+import psutil
 import pytest
 from jupyter_client.manager import start_new_kernel
 
 from resnet_tutorial.engine.paths import find_root
+from resnet_tutorial.workshop.execution import execute_notebooks
 from resnet_tutorial.workshop.kernels import KernelWatch
+from resnet_tutorial.workshop.mini_repository import mini_repo
 from resnet_tutorial.workshop.selection import notebook_files
 
 # %% ../../nbs/workshop/kernels.ipynb #b57c5b8d
@@ -29,6 +33,74 @@ def test_a_watch_measures_a_process_with_its_children_and_ends_them_all_when_the
     assert process.poll() is not None and watch.seconds >= 2
     assert len(watch.seen) >= 2 and not any(seen.is_running() for seen in watch.seen.values())
     assert watch.peak > 50_000_000
+
+# %% ../../nbs/workshop/kernels.ipynb #8c5bb000
+START = """import os, signal, subprocess, sys, time
+
+SLEEP = [sys.executable, '-c', 'import signal, time; [signal.signal(n, signal.SIG_IGN) for n in (1, 2, 15)]; time.sleep(90)', 'TAG']
+
+def daemon(environment):
+    "Forks twice, into a session of its own, as daemons do."
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.execve(SLEEP[0], SLEEP, environment)
+        os._exit(0)
+
+subprocess.Popen(SLEEP)
+subprocess.Popen(SLEEP, start_new_session=True)
+subprocess.Popen(SLEEP, start_new_session=True, env={})
+subprocess.Popen(['sh', '-c', '"$@" & exit', 'sh', *SLEEP], start_new_session=True).wait()
+daemon(dict(os.environ))
+daemon({})
+os.wait()
+time.sleep(0.2)
+"""
+
+
+def living(tag):
+    "The processes that sleep under this tag."
+    return [p.pid for p in psutil.process_iter(["cmdline"]) if tag in (p.info["cmdline"] or []) and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def left_after(end, budget=60):
+    "How a notebook whose cell starts six processes and then runs `end` went, how many there were, and which are left."
+    tag = f"sleeper-{uuid.uuid4().hex}"
+    counting = f"import pathlib, psutil\nfound = [p for p in psutil.process_iter(['cmdline']) if {tag!r} in (p.info['cmdline'] or [])]"
+    counting += "\nwritten = pathlib.Path('count').write_text(str(len(found)))"
+    with mini_repo({"00_a": [START.replace("TAG", tag), f"{counting}\n{end}"]}) as root:
+        entry = execute_notebooks([], out=root / "out", root=root, say=str, budget=budget)["notebooks"][0]
+        return entry["status"], int((root / "nbs" / "count").read_text()), living(tag)
+
+# %% ../../nbs/workshop/kernels.ipynb #2c92faa1
+@pytest.mark.slow
+def test_processes_in_sessions_of_their_own_and_daemons_do_not_outlive_a_notebook_that_ends_or_fails_or_is_out_of_time():
+    if sys.platform != "linux":
+        pytest.skip("only Linux lets a process adopt the orphans among its descendants")
+    for end, status in (("pass", "ok"), ("1 / 0", "failed"), ("time.sleep(600)", "timeout")):
+        assert left_after(end, budget=15 if status == "timeout" else 60) == (status, 6, []), end
+
+# %% ../../nbs/workshop/kernels.ipynb #4eb0cd0b
+@pytest.mark.slow
+def test_what_a_notebook_has_started_is_found_by_its_mark_when_the_kernel_dies_by_itself():
+    if sys.platform != "linux":
+        pytest.skip("counts processes in /proc")
+    for end in ("os._exit(3)", "os.kill(os.getpid(), signal.SIGKILL)"):
+        status, count, left = left_after(f"import time\ntime.sleep(1.2)\n{end}")
+        assert (status, count) == ("failed", 6) and left == []
+
+# %% ../../nbs/workshop/kernels.ipynb #316d5657
+def test_a_process_that_forks_while_it_is_being_ended_is_ended_with_all_that_it_has_started():
+    forking = "import os, sys, time\nfor _ in range(30):\n    if os.fork() == 0:\n        os.setsid()\n        time.sleep(60)\n        os._exit(0)\n    time.sleep(0.05)"
+    tag = f"forker-{uuid.uuid4().hex}"  # 30 at most, which end by themselves after a minute
+    process = subprocess.Popen([sys.executable, "-c", forking, tag], start_new_session=True)
+    watch = KernelWatch(budget=60)
+    watch.follow(process.pid)
+    time.sleep(0.5)
+    assert len(living(tag)) > 3
+    watch.stop()
+    time.sleep(0.2)
+    assert living(tag) == []
 
 # %% ../../nbs/workshop/kernels.ipynb #48fb45df
 @pytest.mark.slow

@@ -9,15 +9,77 @@ from pathlib import Path
 import pytest
 
 from resnet_tutorial.workshop.execution import execute_notebooks
-from resnet_tutorial.workshop.mini_repository import PARAMETERS_CELL, mini_repo
+from resnet_tutorial.workshop.mini_repository import PARAMETERS_CELL, mini_repo, write_notebook
 from resnet_tutorial.workshop.parameters import (
     convert_parameter,
     merge_parameters,
     plan_parameters,
+    read_parameters,
     settle_paths,
     split_assignments,
 )
 from resnet_tutorial.workshop.selection import select_notebooks
+
+# %% ../../nbs/workshop/parameters.ipynb #81d87cbd
+def test_a_parameters_cell_that_cannot_be_read_is_refused_with_its_file_and_cell_and_line():
+    bad = {"epochs = 2 * 3": "line 1 .*'epochs = 2 . 3', is not `name = literal`", "epochs = 1\nrate = other": "line 2 .*'rate = other'", "epochs = 1\na, b = 1, 2": "line 2",
+           "epochs = 1\nimport os": "line 2 .*'import os'", "epochs = 1\nprint('x')": "line 2", "epochs = 1\nepochs += 1": "line 2", "epochs = f'{1}'": "line 1",
+           "epochs = 1\n<<<<<<< HEAD\nrate = 1\n=======\nrate = 2\n>>>>>>> theirs": "line 2 .*is a mark of an unfinished merge", "epochs = 1\n=======\n": "line 2 .*mark",
+           "epochs = (": "line 1 .*not Python .*never closed", "epochs = 1\n%matplotlib inline": "line 2 .*not Python", "epochs = 'a\0b'": "not Python", "epochs = " + "(" * 300: "not Python",
+           "epochs = " + "-" * 3000 + "1": "not"}
+    with mini_repo({"00_a": ["# Title\n\n> and more", "x = 1"]}) as root:
+        path = root / "nbs" / "00_a.ipynb"
+        for source, message in bad.items():
+            write_notebook(path, ["# Title", "x = 1", source])
+            with pytest.raises(ValueError, match=rf"00_a.ipynb, cell 3 .id cell-3.: .*{message}"):
+                execute_notebooks(["00"], out=root / "out", root=root)
+        write_notebook(path, ["# Title", "epochs = 1\n'a remark'\nrate: float = 0.5\nfirst = second = -1"])
+        assert read_parameters(path) == {"epochs": 1, "rate": 0.5, "first": -1, "second": -1} and not (root / "out").exists()
+        write_notebook(path, ["# Title", "x = 1"])
+        with pytest.raises(ValueError, match="the parameter 'epochs'; known: none .00_a.ipynb: no cell that assigns any is tagged parameters"):
+            execute_notebooks(["00"], {"epochs": 3}, out=root / "out", root=root)
+
+# %% ../../nbs/workshop/parameters.ipynb #0148aa70
+def test_a_file_that_is_no_notebook_is_refused_with_its_name_and_the_line_or_the_cell_that_is_wrong():
+    import json
+    import os
+
+    cell = {"cell_type": "code", "source": "x = 1", "metadata": {}, "outputs": [], "execution_count": None}
+    book = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [cell]}
+    merged = json.dumps(book, indent=1).replace(' "cells"', '<<<<<<< HEAD\n "cells"', 1)
+    bad = {"": "it is empty", "  \n": "it is empty", "{": "cannot be read as a notebook", "[]": "cannot be read", "{}": "cannot be read", "null": "cannot be read", "7": "cannot be read",
+           merged: "line 2 is a mark of an unfinished merge|line 2 ", json.dumps(book | {"cells": 7}): "cannot be read|cell", json.dumps(book | {"nbformat": 99}): "cannot be read",
+           json.dumps(book | {"cells": [cell, {"cell_type": "code"}]}): "cell 2: it lacks|cannot be read", json.dumps(book | {"cells": [cell, 7]}): "cell 2|cannot be read",
+           json.dumps(book | {"cells": [cell | {"cell_type": "poem"}]}): "cell 1|cannot be read", "[" * 100_000: "cannot be read"}
+    with mini_repo({"00_a": ["x = 1"]}) as root:
+        path = root / "nbs" / "00_a.ipynb"
+        for text, message in bad.items():
+            path.write_text(text)
+            with pytest.raises(ValueError, match=f"00_a.ipynb.*({message})"):
+                execute_notebooks(["00"], out=root / "out", root=root)
+        path.write_bytes(b"\xff\xfe{")
+        with pytest.raises(ValueError, match="00_a.ipynb is no text in UTF-8"):
+            execute_notebooks(["00"], out=root / "out", root=root)
+        path.unlink()
+        os.mkfifo(path)
+        with pytest.raises((ValueError, OSError), match="00_a"):
+            execute_notebooks(["00"], out=root / "out", root=root)
+        assert not (root / "out").exists()
+
+# %% ../../nbs/workshop/parameters.ipynb #ca6b9b28
+@pytest.mark.slow
+def test_notebooks_of_older_formats_are_executed_and_an_error_in_them_is_told_with_its_cell():
+    import json
+
+    code = {"cell_type": "code", "metadata": {}, "outputs": []}
+    third = {"nbformat": 3, "nbformat_minor": 0, "metadata": {"name": ""}, "worksheets": [{"metadata": {}, "cells": [
+        code | {"input": text, "language": "python", "prompt_number": 1} for text in ("x = 1", "1 / 0")]}]}
+    fourth = {"nbformat": 4, "nbformat_minor": 2, "metadata": {}, "cells": [code | {"source": text, "execution_count": None} for text in ("x = 1", "1 / 0")]}
+    for old in (third, fourth):
+        with mini_repo({"00_a": ["x = 1"]}) as root:
+            (root / "nbs" / "00_a.ipynb").write_text(json.dumps(old))
+            error = execute_notebooks(["00"], out=root / "out", root=root, say=str)["notebooks"][0]["error"]
+            assert (error["cell"], error["id"], error["line"]) == (2, "cell-2", "1 / 0") and "ZeroDivisionError" in error["message"]
 
 # %% ../../nbs/workshop/parameters.ipynb #0c5105b1
 def test_the_type_of_the_default_decides_what_a_value_may_be():
