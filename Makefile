@@ -12,7 +12,7 @@ test: setup  ## generated files, style, unit tests, notebooks as tests, notebook
 	$(BIN)/resnet-tutorial build --check
 	$(BIN)/ruff check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
-	OMP_NUM_THREADS=1 timeout 2400 $(BIN)/nbdev_test --n_workers 2
+	OMP_NUM_THREADS=1 timeout 2400 $(BIN)/nbdev_test --n_workers 2 --flags needs
 	$(BIN)/resnet-tutorial execute --params recipes/parameters/quick.yaml
 
 setup: $(VENV)/ready

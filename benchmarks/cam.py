@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import captum.attr
 import pandas as pd
+import psutil
 import pytorch_grad_cam
 import torch
 import torchcam.methods
@@ -132,10 +133,10 @@ def peak_memory(case, size):
     }[case]
     forward(model, x[:1, :, :32, :32])  # libraries load what they load once
     status = Path("/proc/self/status")
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the peak so far
 
     def field(name):
-        return int(next(line for line in status.read_text().splitlines() if line.startswith(name)).split()[1])
+        return int(next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith(name)).split()[1])
 
     before = field("VmRSS")
     work()
@@ -152,7 +153,7 @@ def measured_memory(size):
     env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     for case in MEMORY_CASES:
         command = [sys.executable, __file__, "--size", str(size), "--memory", case]
-        output = subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
+        output = subprocess.run(command, capture_output=True, text=True, check=True, env=env, encoding="utf-8").stdout
         rows[case] = float(output.split()[-1])
     return rows
 
@@ -199,15 +200,15 @@ def main():
     if memory:
         print(f"\npeak memory, MB a picture\n{pd.Series(memory).round(1).to_string()}")
     table = pd.DataFrame(claims(times, memory), columns=["claim", "found", "", "limit", "kept"])
-    print(f"\n{table.round(3).to_string(index=False)}\nload {os.getloadavg()[0]:.1f}")
+    print(f"\n{table.round(3).to_string(index=False)}\nload {psutil.getloadavg()[0]:.1f}")
     if options.keep:
         facts = environment(choose_runtime("cpu"))
         facts = {"system": facts["system"], "torch": facts["torch"], "cpu": facts["cpu_capability"], "threads": 1}
-        write_text(RESULTS / "cam.csv", table.round(3).assign(**facts).to_csv(index=False))
+        write_text(RESULTS / "cam.csv", table.round(3).assign(**facts).to_csv(index=False, lineterminator="\n"))
         rows = [(group, case, "CPU ms", 1000 * value) for group, cases in times.items() for case, value in cases.items()]
         rows += [("peak memory", case, "MB a picture", value) for case, value in memory.items()]
         cases = pd.DataFrame(rows, columns=["group", "case", "unit", "value"]).round(1)
-        write_text(RESULTS / "cam_cases.csv", cases.to_csv(index=False))
+        write_text(RESULTS / "cam_cases.csv", cases.to_csv(index=False, lineterminator="\n"))
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def ways(size: int, flips: int, dice: random.Random) -> dict[str, Callable[[Path
         "zeroed": lambda path: path.write_bytes(b"\0" * size),
         "end zeroed": lambda path: path.write_bytes(path.read_bytes()[: 2 * size // 3] + b"\0" * (size - 2 * size // 3)),
         "garbage": lambda path: path.write_bytes(random.Random(size).randbytes(size)),
-        "text": lambda path: path.write_text("<html>404 not found</html>\n"),
+        "text": lambda path: path.write_text("<html>404 not found</html>\n", encoding="utf-8"),
         "folder": as_folder,
     }
     places = [0, min(8, size - 1), min(60, size - 1), size // 4, size // 2, 3 * size // 4, size - 1]
@@ -114,7 +114,7 @@ def weights_of(folder: Path, checkpoint: str) -> list:
     "What `load_run` gives, as plain values."
     run = load_run(folder, checkpoint, "cpu")
     tensors = {name: value.tolist() for name, value in run.model.state_dict().items()}
-    return [tensors, run.history.to_csv(), comparable(run.recipe), run.class_names, run.normalization]
+    return [tensors, run.history.to_csv(lineterminator="\n"), comparable(run.recipe), run.class_names, run.normalization]
 
 
 def resumed(folder: Path, said: list[str]) -> list:
@@ -141,7 +141,7 @@ def questions(run: str) -> dict[str, Callable[[Path, list[str]], object]]:
     asked = {
         "load best": lambda folder, said: weights_of(folder, "best"),
         "load last": lambda folder, said: weights_of(folder, "last"),
-        "predict": lambda folder, said: predict(load_run(folder, device="cpu")).to_csv(),
+        "predict": lambda folder, said: predict(load_run(folder, device="cpu")).to_csv(lineterminator="\n"),
         "analyze": lambda folder, said: analyzed(folder),
         "resume": resumed,
     }
@@ -192,7 +192,7 @@ def main() -> None:
         print(f"{row.outcome}: {row.run}, {row.file}, {row.damage}, {row.question}: {row.words[:300]}")
     if options.keep:
         table = counts.astype(int).reset_index()
-        write_safely(Path(__file__).parent / "results" / "damage.csv", lambda part: table.to_csv(part, index=False))
+        write_safely(Path(__file__).parent / "results" / "damage.csv", lambda part: table.to_csv(part, index=False, lineterminator="\n"))
     sys.exit(int(table.outcome.isin(BAD).any()))
 
 

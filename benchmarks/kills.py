@@ -161,7 +161,7 @@ def main() -> None:
     print(f"{total} writes in a run\n{counts.reset_index().to_string(index=False)}")
     if options.keep:
         table = counts.reset_index()
-        write_safely(Path(__file__).parent / "results" / "kills.csv", lambda part: table.to_csv(part, index=False))
+        write_safely(Path(__file__).parent / "results" / "kills.csv", lambda part: table.to_csv(part, index=False, lineterminator="\n"))
     whole = counts.loc["all"]
     sys.exit(int(whole["same"] < whole["runs"] or whole["readable"] < whole["kills"] or whole["leftovers"] > 0))
 

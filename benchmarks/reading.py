@@ -12,6 +12,7 @@ import tempfile
 import time
 
 import pandas as pd
+import psutil
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
@@ -77,6 +78,6 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     found = main(parser.parse_args().rounds)
     facts = environment(choose_runtime("cpu"))
-    print(found.to_string(), f"\nload {os.getloadavg()[0]:.1f}; {facts}")
+    print(found.to_string(), f"\nload {psutil.getloadavg()[0]:.1f}; {facts}")
     kept = found.assign(system=facts["system"], torch=facts["torch"], cpu=facts["cpu_capability"])
-    write_text(os.path.join(os.path.dirname(__file__), "results", "reading.csv"), kept.to_csv())
+    write_text(os.path.join(os.path.dirname(__file__), "results", "reading.csv"), kept.to_csv(lineterminator="\n"))

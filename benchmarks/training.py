@@ -37,6 +37,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pandas as pd
+import psutil
 import timm.data
 import timm.optim
 import timm.scheduler
@@ -331,10 +332,10 @@ def now(device):
 
 def serve(connection, case, keys, steps, device, core):
     "A process: build its ways, then run a unit of the one asked for and send its seconds; an error is sent as text."
-    with open(os.devnull, "w") as nowhere:
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
-    if core is not None:
+    if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
     warnings.simplefilter("ignore")  # Lightning's advice about workers and loggers
     torch.set_num_threads(1)
@@ -414,19 +415,19 @@ def main():
     found = importlib.util.find_spec("lightning") is not None
     keys = [key for key in WAYS if found or key[0] != "Lightning"]
     core = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") and runtime.device.type == "cpu" else None
-    print("load before: " + " ".join(f"{load:.1f}" for load in os.getloadavg()) + ("" if found else "; Lightning: not installed"))
+    print("load before: " + " ".join(f"{load:.1f}" for load in psutil.getloadavg()) + ("" if found else "; Lightning: not installed"))
     start, tables = time.perf_counter(), []
     for name in options.cases:
         seconds = measure(CASES[name], keys, options.rounds, runtime.device, core)
         tables.append(summary(CASES[name], seconds))
-        print(f"{name}: {time.perf_counter() - start:.0f} s, load {os.getloadavg()[0]:.1f}", flush=True)
+        print(f"{name}: {time.perf_counter() - start:.0f} s, load {psutil.getloadavg()[0]:.1f}", flush=True)
     table, facts = pd.concat(tables), environment(runtime)
     print(f"\n{table.round(3).to_string(index=False)}\n\n{facts}")
     if options.keep:
         machine = {"system": facts["system"], "torch": facts["torch"], "rounds": options.rounds}
-        machine |= {"hardware": facts.get("gpu", facts["cpu_capability"]), "load": round(os.getloadavg()[0], 1)}
+        machine |= {"hardware": facts.get("gpu", facts["cpu_capability"]), "load": round(psutil.getloadavg()[0], 1)}
         file = "training.csv" if runtime.device.type == "cpu" else "training_cuda.csv"
-        write_text(Path(__file__).parent / "results" / file, table.round(3).assign(**machine).to_csv(index=False))
+        write_text(Path(__file__).parent / "results" / file, table.round(3).assign(**machine).to_csv(index=False, lineterminator="\n"))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Ways of doing the same work take turns on one thread: what benchmarks share."""
 
 import argparse
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import torch
 
 from resnet_tutorial.engine.files import write_text
@@ -38,7 +38,7 @@ def take_turns(
     columns = {"seconds": seconds.median(), "ratio": ratios.median(), "low": ratios.min(), "high": ratios.max()}
     table = pd.DataFrame(columns).rename_axis("way").reset_index()
     table.insert(0, "case", case)
-    print(table.round(4).to_string(index=False), f"\nload {os.getloadavg()[0]:.1f}\n", flush=True)
+    print(table.round(4).to_string(index=False), f"\nload {psutil.getloadavg()[0]:.1f}\n", flush=True)
     return table
 
 
@@ -48,5 +48,5 @@ def finish(table: pd.DataFrame, name: str, keep: bool) -> None:
     print(facts)
     if keep:
         machine = {"system": facts["system"], "torch": facts["torch"], "cpu": facts["cpu_capability"]}
-        kept = table.assign(**machine, load=round(os.getloadavg()[0], 1))
-        write_text(Path(__file__).parent / "results" / f"{name}.csv", kept.to_csv(index=False))
+        kept = table.assign(**machine, load=round(psutil.getloadavg()[0], 1))
+        write_text(Path(__file__).parent / "results" / f"{name}.csv", kept.to_csv(index=False, lineterminator="\n"))

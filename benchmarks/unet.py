@@ -15,6 +15,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pandas as pd
+import psutil
 import torch
 from filelock import FileLock
 
@@ -62,7 +63,7 @@ def keep(table):
     with FileLock(file.with_name(".unet.csv.lock")):
         old = [pd.read_csv(file)] if file.is_file() else []
         kept = pd.concat([*old, table]).drop_duplicates(["network", "size", "batch", "precision"], keep="last")
-        write_text(file, kept.to_csv(index=False))
+        write_text(file, kept.to_csv(index=False, lineterminator="\n"))
 
 
 def main():
@@ -81,7 +82,7 @@ def main():
     print(table.to_string(index=False))
     if options.keep:
         facts = environment()
-        machine = {key: facts[key] for key in ("system", "torch")} | {"cpu": facts["cpu_capability"], "load": round(os.getloadavg()[0], 1)}
+        machine = {key: facts[key] for key in ("system", "torch")} | {"cpu": facts["cpu_capability"], "load": round(psutil.getloadavg()[0], 1)}
         keep(table.assign(size=options.size, batch=options.batch, precision=dtype, rounds=options.rounds, **machine))
 
 

@@ -17,6 +17,7 @@ from .manifest import partial_folder, read_info
 from .preparation import prepare
 from .sources import SOURCES
 from resnet_tutorial.engine.names import printable
+from resnet_tutorial.engine.systems import print_any_text
 
 EXAMPLES = """\b
 examples:
@@ -105,6 +106,7 @@ def _run(given: dict) -> None:
 
 def main(words: list[str] | None = None) -> None:
     "End with exit code 0, or 2 and one message on stderr."
+    print_any_text()
     try:
         app(repeat_options(sys.argv[1:] if words is None else words), prog_name="python -m data_prep")
     except DataError as error:

@@ -3,6 +3,7 @@
 # %% ../nbs/preparation/prepare.ipynb #4c599768
 "How a prepared folder looks: pictures left alone, copied or linked, and the description."
 
+import errno
 import os
 import shutil
 import unicodedata
@@ -10,23 +11,36 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from .errors import DataError
 from .manifest import VERSION, read_info
 from .splits import SPLITS
+from resnet_tutorial.engine.systems import portable_paths
 from .tree import Listing
 from resnet_tutorial.engine.names import printable
+
+# %% ../nbs/preparation/prepare.ipynb #5d0e11a1
+def _link(place: Path, target: str | os.PathLike) -> None:
+    "A symbolic link at `place`; DataError where the system or the file system has none."
+    try:
+        place.symlink_to(target)
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and getattr(error, "winerror", None) != 1314 and error.errno not in (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        raise DataError(f"no symbolic links can be made in {place.parent} ({error}): choose the layout manifest or copy; on Windows, "
+                        "Developer Mode in the system's settings allows them") from None
 
 # %% ../nbs/preparation/prepare.ipynb #8453d7aa
 def lay_out(table: pd.DataFrame, root: Path, work: Path, layout: str, inside: bool) -> tuple[list[str], str]:
     "Where each picture is, from which root: left alone, or copied or linked into split/class/ folders."
     if layout == "manifest":
         before = root.relative_to(work) if inside else Path()
-        return [(before / p).as_posix() for p in table.path], "." if inside else str(root)
-    names = folder_names(table)
+        return [(before / p).as_posix() for p in table.path], "." if inside else root.as_posix()
+    names = portable_paths(folder_names(table))
     for path, new in zip(table.path, names, strict=True):
         target = work / new
         target.parent.mkdir(parents=True, exist_ok=True)
         if layout == "link":
-            target.symlink_to(os.path.relpath(root / path, target.parent) if inside else root / path)
+            _link(target, os.path.relpath(root / path, target.parent) if inside else root / path)
         elif inside:
             os.replace(root / path, target)
         else:

@@ -189,12 +189,13 @@ def swap_in(work: Path, out: Path) -> None:
     old = Path(mkdtemp(prefix=_beside(out, "old"), dir=out.parent))
     try:
         if out.exists():
-            os.rename(out, old)  # onto an empty folder
+            old.rmdir()  # Windows renames onto no folder, not even an empty one
+            os.rename(out, old)
         os.rename(work, out)
     except OSError:
-        if any(old.iterdir()):
+        if old.exists() and any(old.iterdir()):
             os.rename(old, out)  # put back what was there
-        else:
+        elif old.exists():
             old.rmdir()
         raise
     shutil.rmtree(old)

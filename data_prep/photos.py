@@ -202,9 +202,9 @@ def _imagenet_names(
     known = ("imagenet_class_index.json", "LOC_synset_mapping.txt")
     for place in [Path(file)] if file else [base / name for base in (folder, folder.parent) for name in known]:
         if place.is_file() and place.suffix == ".json":
-            return {wnid: name.replace("_", " ") for wnid, name in json.loads(place.read_text()).values()}
+            return {wnid: name.replace("_", " ") for wnid, name in json.loads(place.read_text(encoding="utf-8")).values()}
         if place.is_file():
-            lines = [line.partition(" ") for line in place.read_text().splitlines()]
+            lines = [line.partition(" ") for line in place.read_text(encoding="utf-8").splitlines()]
             return {wnid: names.split(",")[0] for wnid, _, names in lines}
     return IMAGENETTE
 

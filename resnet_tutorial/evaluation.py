@@ -349,7 +349,7 @@ def predict_files(
     p = probabilities(run, batches(), flip)
     if skipped:
         warnings.warn(f"{skipped_lines(skipped, len(files))}\nthey are left out", SkippedImages, stacklevel=2)
-    table = _with_probabilities(pd.DataFrame({"path": [str(file) for file in read]}), p, run.class_names)
+    table = _with_probabilities(pd.DataFrame({"path": [Path(file).as_posix() for file in read]}), p, run.class_names)
     table.attrs["skipped"] = skipped
     return table
 

@@ -61,7 +61,7 @@ class Explanation:
             for layer, cams in self.cams.maps.items():
                 cam = upsample(cams[i], size)
                 x, y = ((place + 0.5) * whole / part - 0.5 for place, whole, part in zip(_peak(cam), (width, height), size[::-1], strict=True))
-                about = {"path": str(file), "predicted": answer.predicted, "confidence": answer.confidence}
+                about = {"path": Path(file).as_posix(), "predicted": answer.predicted, "confidence": answer.confidence}
                 rows.append(about | {"layer": layer, "peak_x": x, "peak_y": y, "area": map_area(cam[None]).item()})
         return pd.DataFrame(rows)
 

@@ -250,7 +250,7 @@ def test_the_files_have_the_names_of_the_source_and_the_pictures_their_values():
 def test_processes_that_save_the_same_maps_into_one_folder_never_fail_and_a_reader_never_meets_half_a_file():
     with tempfile.TemporaryDirectory() as folder:
         kept, seen = Path(folder) / "cam", set()
-        savers = [subprocess.Popen([sys.executable, "-c", SAVER, kept], stderr=subprocess.PIPE, text=True) for _ in range(3)]
+        savers = [subprocess.Popen([sys.executable, "-c", SAVER, kept], stderr=subprocess.PIPE, text=True, encoding="utf-8") for _ in range(3)]
         while any(saver.poll() is None for saver in savers):
             for file in kept.glob("*.png"):
                 with Image.open(file) as image:

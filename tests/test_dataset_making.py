@@ -209,7 +209,7 @@ def test_processes_that_prepare_one_folder_at_the_same_time_all_succeed_and_leav
         command = [sys.executable, "-m", "data_prep", "embedded_pets", "--n", "24", "--size", "32", "--workers", "1", "--out", str(out), "--chart"]
         for extra in ([], ["--force", "--seed"]):
             seeds = [[str(i % 2)] if extra else [] for i in range(4)]
-            runs = [subprocess.Popen([*command, *extra, *seed], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for seed in seeds]
+            runs = [subprocess.Popen([*command, *extra, *seed], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, encoding="utf-8") for seed in seeds]
             assert [run.communicate()[1] for run in runs] == [""] * 4
             assert len(read_manifest(out)) == 24 == len(list((out / "images").iterdir()))
             assert sorted(os.listdir(folder)) == [".out.lock", "out"] and not list(out.glob(".*"))

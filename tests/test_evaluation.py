@@ -168,7 +168,7 @@ def test_an_evaluation_leaves_a_table_from_which_its_accuracy_can_be_computed_ag
         found = evaluate(small_run)
         stored = read_names_csv(small_run.folder / "predictions.csv")
         assert (stored.true == stored.predicted).mean() == found["accuracy"]
-        assert json.loads((small_run.folder / "report" / "scores.json").read_text()) == found
+        assert json.loads((small_run.folder / "report" / "scores.json").read_text(encoding="utf-8")) == found
 
 # %% ../nbs/05_evaluation.ipynb #91b372de
 def test_accuracy_with_mirror_images_has_the_plain_one_beside_it():
@@ -201,7 +201,7 @@ def test_processes_that_evaluate_one_run_at_the_same_time_never_fail_and_a_reade
         run = tiny_run(folder)
         pictures = [str(run.data.root / path) for path in run.data.rows("test").path[:2]]
         commands = [[code, str(run.folder)]] * 2 + [[predicting, str(run.folder), *pictures]] * 2
-        work = [subprocess.Popen([sys.executable, "-c", *c], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for c in commands]
+        work = [subprocess.Popen([sys.executable, "-c", *c], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, encoding="utf-8") for c in commands]
         seen = set()
         while any(process.poll() is None for process in work):
             for file in [*run.folder.glob("report/*_val.*"), run.folder / "predictions_val.csv", *run.folder.glob("new/*")]:
@@ -243,7 +243,7 @@ def test_a_folder_stands_for_the_pictures_in_it_and_files_that_are_none_are_all_
         for name in ("b.png", "a.png"):
             shutil.copy(small_run.data.root / small_run.data.rows("test").path.iloc[0], place / name)
         assert [Path(path).name for path in predict_files(small_run, [place]).path] == ["a.png", "b.png"]
-        (place / "c.png").write_text("no picture")
+        (place / "c.png").write_text("no picture", encoding="utf-8")
         (place / "d.png").write_bytes((place / "a.png").read_bytes()[:300])
         with pytest.warns(SkippedImages, match=r"(?s)2 of 4 files are no readable pictures:.*c\.png.*d\.png"):
             found = predict_files(small_run, [place])

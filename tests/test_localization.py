@@ -246,7 +246,7 @@ def test_the_truth_of_a_data_set_is_what_its_table_and_files_know():
 def test_the_threshold_of_boxes_stands_in_one_line_of_the_library():
     found = []
     for file in sorted(Path(localization.__file__).parent.rglob("*.py")):
-        tree = ast.parse(file.read_text())
+        tree = ast.parse(file.read_text(encoding="utf-8"))
         sizes = [id(n) for k in ast.walk(tree) if isinstance(k, ast.keyword) and k.arg in ("figsize", "scale") for n in ast.walk(k)]
         found += [f"{file.name}: {ast.unparse(node)}" for node in ast.walk(tree) if isinstance(node, ast.stmt) and not hasattr(node, "body")
                   for n in ast.walk(node) if isinstance(n, ast.Constant) and n.value == BOX_THRESHOLD and id(n) not in sizes]
@@ -265,7 +265,7 @@ def test_every_score_in_the_saved_results_names_its_truth():
             names = {re.sub(r"_(mean|std)$", "", name) for name in names} - {"pixel_ap", "energy", "pointing_game", "best_iou"}
         assert not [name for name in names if score.search(named.sub("", name))], file
     for file in sorted((find_root() / "results").glob("*/summary.json")):
-        names = {name for notebook in json.loads(file.read_text())["notebooks"] for name in notebook["numbers"]}
+        names = {name for notebook in json.loads(file.read_text(encoding="utf-8"))["notebooks"] for name in notebook["numbers"]}
         assert not [name for name in names if score.search(named.sub("", name))], file
     assert all(named.fullmatch(name) for name in MAP_SCORES)
     assert [name for name in ("pointing_game", "energy_in_mask", "mask_iou_0_6", "best_layer_pointing_game") if not score.search(named.sub("", name))] == []

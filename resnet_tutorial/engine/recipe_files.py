@@ -17,6 +17,7 @@ from pydantic import ValidationError
 import resnet_tutorial
 from .files import check_ends, read_utf8
 from .paths import from_root
+from .systems import why_not_portable
 from .names import did_you_mean
 from .recipe_text import NumberLoader, explain, read_yaml, unknown_key
 from .recipes import Recipe
@@ -190,6 +191,9 @@ def check_recipe(
     override(values, dict(changes), places)
     values["out_dir"] = str(changes.get("out_dir") or values.get("out_dir") or (Path(from_root(out_dir)) / str(values.get("name", ""))).as_posix())
     values["data_root"] = str(changes.get("data_root") or data_root or values.get("data_root", ""))
+    folder = Path(values["out_dir"]).name
+    if reason := why_not_portable(folder):
+        raise ValueError(f"{path}: the run folder would be called {folder!r}, but {reason}; choose another name (or out_dir), so that it can be copied anywhere")
     try:
         return Recipe.model_validate(values, strict=True)
     except ValidationError as error:

@@ -58,7 +58,7 @@ def class_names_of(run: Run, file: Path | None) -> dict[str, str]:  # the run's 
         return {name: name for name in run.class_names}
     if not file.is_file():
         raise FileNotFoundError(f"classNamePath {file}: no such file; give {ANALYSIS_KEYS['classNamePath']}")
-    lines = [line.partition(" ") for line in file.read_text().splitlines()]
+    lines = [line.partition(" ") for line in file.read_text(encoding="utf-8").splitlines()]
     known = {wnid: names.strip() for wnid, _, names in lines}
     first = {names.split(",")[0]: names for names in known.values()}
     return {name: known.get(name, first.get(name, name)) for name in run.class_names}

@@ -17,6 +17,7 @@ from .front_matter import framed_notebooks
 from .reading import name_of
 from .rendering import HEADER, Rendered, render
 from .selection import notebook_files, read_settings
+from .set_up_cell import read_template
 
 # %% ../../nbs/workshop/build.ipynb #c21fbb08
 def is_generated(content: bytes) -> bool:
@@ -80,7 +81,7 @@ def build(
     root = find_root() if root is None else Path(root).resolve()
     settings, files = read_settings(root), render(root)
     home = root / settings["nbs_path"]
-    framed = framed_notebooks(notebook_files(home), home, settings)
+    framed = framed_notebooks(notebook_files(home), home, settings, read_template(root, settings))
     changes = [Change(name_of(path, home), "different", "the first cells of the chapters") for path in framed]
     if framed and not check:
         for path, content in framed.items():

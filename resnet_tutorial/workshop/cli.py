@@ -244,7 +244,10 @@ def show_warning(message, category, filename, lineno, file=None, line=None) -> N
 
 def main() -> None:
     "The entry point of `resnet-tutorial` and of `python -m resnet_tutorial`."
+    from resnet_tutorial.engine.systems import print_any_text
+
     warnings.showwarning = show_warning
+    print_any_text()
     try:
         app(prog_name="resnet-tutorial")
     except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:

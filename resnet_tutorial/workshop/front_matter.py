@@ -13,6 +13,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from .set_up_cell import put_set_up, set_up_source
+
 # %% ../../nbs/workshop/front_matter.ipynb #1b903a87
 @dataclass(frozen=True)
 class Page:
@@ -87,11 +89,14 @@ BADGE = re.compile(r"\[!\[Open in Colab\][^\n]*")
 
 
 def first_cell(source: str, page: Page, pages: list[Page], settings: dict) -> str:
-    "The first cell with its Colab badge below the subtitle, and the notebooks to read before as links."
+    "The first cell with its Colab badge below the subtitle, and the notebooks to read before as links; none in workshop/."
     address = f"https://colab.research.google.com/github/{settings['user']}/{settings['repo']}/blob/{settings['branch']}/nbs"
     image = "https://colab.research.google.com/assets/colab-badge.svg"
     badge = f"[![Open in Colab]({image})]({address}/{page.path})"
-    source = BADGE.sub(badge, source) if BADGE.search(source) else re.sub(r"^(> .+)$", rf"\1\n\n{badge}", source, count=1, flags=re.M)
+    if page.path.startswith("workshop/"):  # these need nbdev, which would replace packages that Colab's kernel runs on
+        source = re.sub(BADGE.pattern + r"\n*", "", source)
+    else:
+        source = BADGE.sub(badge, source) if BADGE.search(source) else re.sub(r"^(> .+)$", rf"\1\n\n{badge}", source, count=1, flags=re.M)
     if page.before:
         links = ", ".join(link(find_page(name, pages), page.path) for name in page.before)
         source = BEFORE.sub(f"**Before this**: {links}.", source, count=1)
@@ -117,8 +122,10 @@ NEXT = re.compile(r"## Next\b.*", re.DOTALL)
 TABLE = re.compile(r"(<!-- chapters -->\n).*?(<!-- end of chapters -->)", re.DOTALL)
 
 
-def framed(cells: list[dict], page: Page, pages: list[Page], settings: dict) -> None:
+def framed(cells: list[dict], page: Page, pages: list[Page], settings: dict, template: str = "") -> None:
     "Bring the cells of one notebook up to date, in place."
+    if template:
+        put_set_up(cells, set_up_source(template, posixpath.join("nbs", posixpath.dirname(page.path)).rstrip("/"), settings))
     for i, cell in enumerate(cells):
         if cell["cell_type"] != "markdown":
             continue
@@ -134,8 +141,9 @@ def framed_notebooks(
     paths: list[Path],  # every notebook, the chapters first
     home: Path,  # the folder of all notebooks
     settings: dict,  # user, repo and branch, as in settings.ini
+    template: str = "",  # of the set-up cell; empty: such a cell is neither written nor changed
 ) -> dict[Path, bytes]:  # those that must change, with their new content
-    "Every notebook whose badge, links or tables are not up to date."
+    "Every notebook whose set-up cell, badge, links or tables are not up to date."
     contents = {path: path.read_bytes() for path in paths}
     books = {path: json.loads(content) for path, content in contents.items()}
     names = {path: path.relative_to(home).as_posix() for path in paths}
@@ -143,7 +151,7 @@ def framed_notebooks(
     changed = {}
     for path, page in zip(paths, pages, strict=True):
         try:
-            framed(books[path]["cells"], page, pages, settings)
+            framed(books[path]["cells"], page, pages, settings, template)
         except ValueError as error:
             raise ValueError(f"nbs/{page.path}: {error}") from None
         new = (json.dumps(books[path], indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()

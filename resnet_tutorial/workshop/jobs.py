@@ -12,6 +12,7 @@ from pathlib import Path
 
 from nbdev.process import extract_directives
 
+from ..engine.readers import is_test_cell
 from .parameters import tags_of
 from .selection import read_settings
 
@@ -40,10 +41,10 @@ def skip_flags(root: Path, flags: Iterable[str]) -> set[str]:
 
 # %% ../../nbs/workshop/jobs.ipynb #321ac2da
 def tag_skipped(notebook, skip: set[str]) -> None:
-    "Tag the code cells that `nbdev_test` would pass over."
+    "Tag the code cells that a reader's kernel passes over, and those with a flag that nobody asked for."
     for cell in notebook.cells:
         directives = extract_directives(cell, remove=False) if cell.cell_type == "code" else {}
-        if skip & directives.keys() or directives.get("eval:", [""])[0].lower() == "false":
+        if skip & directives.keys() or is_test_cell(cell.source):
             cell.metadata.tags = [*tags_of(cell), _SKIP_TAG]
 
 # %% ../../nbs/workshop/jobs.ipynb #5d4292f7

@@ -14,7 +14,7 @@ from pathlib import Path
 from execnb.nbio import read_nb
 from nbdev.process import NBProcessor
 
-from .cells import BuildError, as_test, check_directives, check_python, role_of, without_quarto
+from .cells import BuildError, as_test, check_directives, check_python, needs_of, role_of, slug, without_quarto
 from .selection import notebook_files
 
 # %% ../../nbs/workshop/reading.ipynb #b9cb579e
@@ -83,7 +83,8 @@ def _read_cells(path: Path, home: Path) -> list:
             check_python(cell, source)
             if role_of(cell) == "test":
                 marks = tuple(mark for mark in ("slow", "cuda") if mark in cell.directives_)
-                cell.test_ = as_test(without_quarto(cell.source), " ".join(cell.directives_["test"]), marks)
+                words, needs = " ".join(cell.directives_["test"]), needs_of(cell.directives_)
+                cell.test_ = as_test(without_quarto(cell.source), words, marks, needs)
         except ValueError as error:
             raise BuildError(f"{cell_address(name, number, cell)}: {error}") from None
     return cells
@@ -101,7 +102,8 @@ def read_notebook(
         if cell.cell_type != "code":
             continue
         role, where = role_of(cell), cell_address(notebook.name, number, cell)
-        key = {"default_exp": "`#| default_exp`", "test": cell.get("test_", "").partition("(")[0].split("def ")[-1]}.get(role)
+        words = " ".join(cell.directives_.get("test") or cell.directives_.get("claim") or [])
+        key = "`#| default_exp`" if role == "default_exp" else f"test_{slug(words)}" if words else None
         if key in seen:
             raise BuildError(f"{where}: {key} is already in cell {seen[key]}")
         if key:

@@ -16,10 +16,11 @@ from pathlib import Path
 from execnb.nbio import mk_cell
 from nbdev.maker import ModuleMaker
 
-from .cells import BuildError, without_quarto
+from .cells import BuildError, as_test, without_quarto
 from .readme import render_readme
-from .reading import Notebook, read_notebooks
+from .reading import Notebook, cell_address, read_notebooks
 from .rules import check_house
+from .scopes import claim_imports
 from .selection import read_settings
 
 # %% ../../nbs/workshop/rendering.ipynb #361c7757
@@ -63,8 +64,8 @@ def _make_python(
         plain[f"data_prep/{cell.directives_['prep'][0]}.py"].append(cell)
     if main := notebook.of("main"):
         plain[f"{library}/__main__.py"] = main
-    if notebook.of("test"):
-        plain[notebook.test_file] = _test_cells(notebook)
+    if notebook.of("test", "claim"):
+        plain[notebook.test_file] = _test_cells(notebook, library)
     for file, cells in plain.items():
         _reserve_file(made, file, notebook)
         for cell in cells:
@@ -88,14 +89,27 @@ def _relative_imports(
     return "".join(lines)
 
 # %% ../../nbs/workshop/rendering.ipynb #e5c272fa
-def _test_cells(notebook: Notebook) -> list:
-    "The cells of the test file: set-up and functions in their order, and pytest where a mark needs it."
-    cells = notebook.of("test", "test_setup")
-    for cell in notebook.of("test"):
-        cell.set_source(cell.test_)
-    marked = any("@pytest.mark." in cell.source for cell in notebook.of("test"))
-    imported = any(re.search(r"^import pytest$", cell.source, re.M) for cell in notebook.of("test_setup"))
-    return [mk_cell("import pytest", id="auto")] * (marked and not imported) + cells
+def _claim_as_test(notebook: Notebook, cell, library: str) -> str:
+    "The pytest function of a claim; BuildError where it does not stand alone."
+    try:
+        source = "\n".join([*claim_imports(notebook, cell, library), "", without_quarto(cell.source)])
+        return as_test(source, " ".join(cell.directives_["claim"]))
+    except ValueError as error:
+        raise BuildError(f"{cell_address(notebook.name, notebook.cells.index(cell) + 1, cell)}: {error}") from None
+
+
+def _test_cells(notebook: Notebook, library: str) -> list:
+    "The cells of the test file: set-up and functions in their order, and the imports that marks need."
+    cells = notebook.of("test", "test_setup", "claim")
+    sources = {cell["id"]: _claim_as_test(notebook, cell, library) for cell in notebook.of("claim")}
+    sources |= {cell["id"]: cell.test_ for cell in notebook.of("test")}
+    for cell in cells:
+        cell.set_source(sources.get(cell["id"], cell.source))
+    first = ["import pytest"] * any("@pytest.mark." in source for source in sources.values())
+    first *= not any(re.search(r"^import pytest$", cell.source, re.M) for cell in notebook.of("test_setup"))
+    if any(re.match(r"(@pytest.*\n)*@skip_without\(", source) for source in sources.values()):
+        first.append("from resnet_tutorial.workshop.needs import skip_without")
+    return [mk_cell("\n".join(first), id="auto")] * bool(first) + cells
 
 # %% ../../nbs/workshop/rendering.ipynb #d545953d
 def _make_frame(scratch: Path, library: str, settings: dict, made: dict[str, str]) -> None:

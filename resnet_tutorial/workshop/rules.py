@@ -16,8 +16,10 @@ from pathlib import Path
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 
-from .cells import BuildError, role_of
+from .cells import BuildError, needs_of, role_of
+from .needs import PEERS
 from .reading import Notebook, cell_address, name_of
+from .scopes import INERT, missing_names
 
 # %% ../../nbs/workshop/rules.ipynb #e9212182
 MACHINERY = {"execnb", "fastcore", "ipykernel", "jupyter_client", "nbclient", "nbconvert", "nbdev", "nbformat", "papermill"}
@@ -32,6 +34,7 @@ class Import:
     module: str | None  # the module that the cell becomes part of; None: a cell for readers, or a test
     test: bool  # whether it stands in a test cell
     where: str  # notebook, cell and line
+    needs: tuple[str, ...] = ()  # what stands behind `#| needs`, and other needs of a test
 
 # %% ../../nbs/workshop/rules.ipynb #21d526d7
 def _module_of(notebook: Notebook, cell, library: str) -> str | None:
@@ -50,13 +53,13 @@ def _imports_of(notebook: Notebook, library: str) -> list[Import]:
     for number, (cell, source) in enumerate(zip(notebook.cells, raw, strict=True), 1):
         if cell.cell_type != "code":
             continue
-        module, test = _module_of(notebook, cell, library), role_of(cell) in ("test", "test_setup")
+        module, test = _module_of(notebook, cell, library), role_of(cell) in INERT
         for node in ast.walk(ast.parse(TransformerManager().transform_cell(source.source))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
             if isinstance(node, ast.ImportFrom):
                 names = [f"{node.module}.{name}" for name in names]
             where = f"{cell_address(notebook.name, number, cell)}, line {getattr(node, 'lineno', 0)}"
-            found += [Import(name, module, test, where) for name in names]
+            found += [Import(name, module, test, where, needs_of(cell.directives_)) for name in names]
     return found
 
 # %% ../../nbs/workshop/rules.ipynb #92c562c1
@@ -76,6 +79,10 @@ def _import_problems(notebooks: list[Notebook], library: str) -> list[str]:  # o
             machinery = found.name.partition(".")[0] in MACHINERY
             if (workshop or machinery) and not free and not found.test and not found.name.startswith(f"{library}.workshop.cli"):
                 problems.append(f"{found.where}: imports {found.name}, which only notebooks in workshop/ may")
+            peer = found.name.partition(".")[0]
+            if peer in PEERS and peer not in found.needs and found.module is None:
+                problems.append(f"{found.where}: imports {peer}, which readers need not have: import it in a `#| test` cell "
+                                f"with `#| needs {peer}`")
     return problems
 
 # %% ../../nbs/workshop/rules.ipynb #715ba0a6
@@ -120,5 +127,6 @@ def _place_problems(notebooks: list[Notebook], library: str) -> list[str]:
 def check_house(notebooks: list[Notebook], library: str) -> None:
     "Refuse what breaks a rule of the house; they are explained above."
     problems = [*_import_problems(notebooks, library), *_cycle_problem(notebooks, library), *_place_problems(notebooks, library)]
+    problems += [problem for notebook in notebooks for problem in missing_names(notebook)]
     if problems:
         raise BuildError("\n".join(problems))

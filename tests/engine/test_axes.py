@@ -2,6 +2,7 @@
 
 # %% ../../nbs/engine/axes.ipynb #auto
 import pytest
+from resnet_tutorial.workshop.needs import skip_without
 
 # %% ../../nbs/engine/axes.ipynb #037239ac
 import torch
@@ -158,6 +159,7 @@ def test_of_transformers_only_what_is_put_back_in_order_is_a_map_whatever_the_si
     assert not {"LayerNorm", "Linear", "GELU"} & found
 
 # %% ../../nbs/engine/axes.ipynb #1b288d1f
+@skip_without("timm")
 def test_of_timm_s_transformers_q_norm_and_windowed_blocks_are_no_maps():
     import timm
 

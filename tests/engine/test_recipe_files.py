@@ -17,7 +17,7 @@ def refused(text, **options):
     "The message with which a recipe file of this text is refused."
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "r.yaml"
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         with pytest.raises(ValueError) as error:
             load_recipe(path, **options)
     return str(error.value).replace(f"{path}, ", "").replace(str(path), "the file")
@@ -27,7 +27,7 @@ def loaded(text, name="r.yaml", **options):
     "The recipe in a file of this text."
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         return load_recipe(path, **options)
 
 # %% ../../nbs/engine/recipe_files.ipynb #33b6c0a1
@@ -64,8 +64,8 @@ def test_every_recipe_in_the_repository_can_be_tried_for_one_epoch_per_phase_and
 # %% ../../nbs/engine/recipe_files.ipynb #87a1de49
 def test_every_recipe_in_the_repository_begins_by_saying_what_it_is_and_names_its_main_choices():
     for path in recipe_paths():
-        values, _ = read_yaml(path.read_text(), path)
-        assert path.read_text().startswith("# ")
+        values, _ = read_yaml(path.read_text(encoding="utf-8"), path)
+        assert path.read_text(encoding="utf-8").startswith("# ")
         needed = "dataset image_size augment normalization model batch_size optimizer learning_rate weight_decay schedule select_by seed"
         assert set(needed.split()) <= set(values), path
 
@@ -109,7 +109,7 @@ def test_a_source_s_recipe_is_named_by_system_and_network_and_says_which_system_
     from resnet_tutorial.engine.recipe_files import RECIPES
 
     figures = pd.read_csv(RECIPES.parent / "results" / "sources.csv")
-    said = {path: path.read_text().splitlines()[0] for path in (RECIPES / "sources").glob("*.yaml")}
+    said = {path: path.read_text(encoding="utf-8").splitlines()[0] for path in (RECIPES / "sources").glob("*.yaml")}
     assert {line.removeprefix("# Source system: ").rstrip(".") for line in said.values()} == set(figures.system)
     assert set(figures.recipe) <= {path.stem for path in said}
     for path in said:
@@ -145,6 +145,14 @@ def test_overrides_reach_phases_by_number_and_name_and_options_of_the_data():
 def test_an_override_of_the_run_folder_sets_the_folder_itself_and_not_the_name():
     recipe = loaded("name: r\nepochs: 4\n", overrides=["out_dir=elsewhere/mine", "data_root=pictures"], out_dir="runs", data_root="other")
     assert (recipe.name, recipe.out_dir, recipe.data_root) == ("r", "elsewhere/mine", "pictures")
+
+# %% ../../nbs/engine/recipe_files.ipynb #5d0e11a5
+def test_a_run_folder_is_called_nothing_that_windows_could_not_hold():
+    for change in ("name=CON", "name=nul.v2", "out_dir=runs/aux", "name='a:b'", "out_dir='runs/what?'", "name=end.", "name='end '", "name=Com1"):
+        with pytest.raises(ValueError, match="the run folder would be called .*Windows.*choose another name"):
+            load_recipe("embedded_pets", overrides=[change])
+    for change in ("name=console", "out_dir=con/a", "name=.hidden", "name=Größe-3"):
+        load_recipe("embedded_pets", overrides=[change])
 
 # %% ../../nbs/engine/recipe_files.ipynb #135fca26
 def test_a_wrong_override_is_refused_with_what_is_known():

@@ -15,7 +15,7 @@ def refused(text, **options):
     "The message with which a recipe file of this text is refused."
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "r.yaml"
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         with pytest.raises(ValueError) as error:
             load_recipe(path, **options)
     return str(error.value).replace(f"{path}, ", "").replace(str(path), "the file")

@@ -11,14 +11,14 @@ def test_every_file_that_a_run_would_replace_is_a_part_of_one_and_other_people_s
     with tempfile.TemporaryDirectory() as folder:
         for name in ("notes.txt", "photos/cat.png", ".lock", "data.csv", "new/cat.png", "state/.last.pt.host.1.0123abcd.part"):
             (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
-            (Path(folder) / name).write_text("mine")
+            (Path(folder) / name).write_text("mine", encoding="utf-8")
         assert run_parts(Path(folder)) == run_parts(Path(folder) / "absent") == []
         parts = ["recipe.yaml", "environment.json", "history.csv", "timing.csv", "best.safetensors", "last.safetensors", "state/last.pt",
                  "state/best_3.safetensors", "predictions.csv", "predictions_val.csv", "report/scores.json", "tensorboard/events.out",
                  "analysis/history.png", "new/predictions.csv", "checksums.json"]
         for name in parts:
             (Path(folder) / name).parent.mkdir(exist_ok=True)
-            (Path(folder) / name).write_text("x")
+            (Path(folder) / name).write_text("x", encoding="utf-8")
             assert run_parts(Path(folder)) == [name]
             (Path(folder) / name).unlink()
             (Path(folder) / name).symlink_to("nowhere")

@@ -42,7 +42,7 @@ def state_of(epoch, best, average=None):
 
 def full_disk(part):
     "A write that fails halfway."
-    part.write_text("ha")
+    part.write_text("ha", encoding="utf-8")
     raise OSError(28, "No space left on device")
 
 
@@ -53,7 +53,7 @@ def contents(folder):
 # %% ../../nbs/engine/run_folder.ipynb #8ec9ea86
 def test_a_folder_that_another_process_holds_is_refused_and_free_the_moment_that_process_is_killed():
     with tempfile.TemporaryDirectory() as folder:
-        other = subprocess.Popen([sys.executable, "-c", HOLDER, folder], stdout=subprocess.PIPE, text=True)
+        other = subprocess.Popen([sys.executable, "-c", HOLDER, folder], stdout=subprocess.PIPE, text=True, encoding="utf-8")
         assert other.stdout.readline() == "holding\n"
         with pytest.raises(BlockingIOError, match="in use by another process"), hold(Path(folder)):
             pass

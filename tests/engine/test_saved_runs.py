@@ -15,7 +15,7 @@ def test_a_recipe_of_an_earlier_version_is_the_same_experiment_although_it_lacks
     now = Recipe(name="r", epochs=1, out_dir="x")
     with tempfile.TemporaryDirectory() as folder:
         before = {key: value for key, value in now.model_dump(mode="json").items() if key != "zero_init_residual"}
-        (Path(folder) / "recipe.yaml").write_text(yaml.safe_dump(before))
+        (Path(folder) / "recipe.yaml").write_text(yaml.safe_dump(before), encoding="utf-8")
         assert comparable(stored_recipe(Path(folder))) == comparable(now)
         assert comparable(now) != comparable(now.model_copy(update={"zero_init_residual": True}))
 
@@ -32,7 +32,7 @@ def test_loading_a_run_moves_no_random_generator_and_sets_no_flag():
         facts = {"model": "resnet_small", "class_names": ["cat", "dog"], "mean": [0.5] * 3, "std": [0.2] * 3}
         save_weights(build_model("resnet_small", 2).state_dict(), Path(folder) / "best.safetensors", facts)
         (Path(folder) / "history.csv").write_bytes(table_bytes([{"epoch": 1, "step": 3}]))
-        (Path(folder) / "recipe.yaml").write_text("name: r\nepochs: 1\nseed: 7\ndeterministic: true\n")
+        (Path(folder) / "recipe.yaml").write_text("name: r\nepochs: 1\nseed: 7\ndeterministic: true\n", encoding="utf-8")
         before = random_positions(), [flag() for flag in FLAGS], torch.backends.cudnn.benchmark
         load_run(folder)
         found = random_positions(), [flag() for flag in FLAGS], torch.backends.cudnn.benchmark
@@ -49,7 +49,7 @@ def test_a_run_folder_of_another_version_says_which_keys_it_cannot_read():
     with tempfile.TemporaryDirectory() as folder:
         for name in ("history.csv", "best.safetensors"):
             (Path(folder) / name).touch()
-        (Path(folder) / "recipe.yaml").write_text("name: r\nepochs: 1\nwarmup_epochs: 1\n")
+        (Path(folder) / "recipe.yaml").write_text("name: r\nepochs: 1\nwarmup_epochs: 1\n", encoding="utf-8")
         with pytest.raises(ValueError, match="written by another version .warmup_epochs"):
             load_run(folder)
         with pytest.raises(ValueError, match="checkpoint 'first': expected best or last"):

@@ -226,7 +226,7 @@ def test_every_entry_of_an_archive_is_in_the_manifest_or_in_skipped_as_the_folde
         for kind in KINDS:
             Path(folder, f"a.{kind}").write_bytes(packed(kind, entries | {"__MACOSX/S/._0.png": b"no picture"}))
             tables.append(prepare("class_folders", f"{folder}/{kind}.out", f"{folder}/a.{kind}"))
-        lists = [(out / "skipped.csv").read_text().replace("../__MACOSX/,hidden folder\n", "") for out in tables]
+        lists = [(out / "skipped.csv").read_text(encoding="utf-8").replace("../__MACOSX/,hidden folder\n", "") for out in tables]
         assert len(set(lists)) == 1 and [read_info(out)["skipped"] for out in tables] == [5, *[6] * len(KINDS)]
         assert all(sorted(read_manifest(out).sha256) == sorted(read_manifest(tables[0]).sha256) for out in tables)
 

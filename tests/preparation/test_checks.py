@@ -41,7 +41,7 @@ def described(folder, **other):
     write_json({"name": "mine", "class_names": ["cat", "dog"], "root": ".", "version": 1}, folder / "dataset.json")
     accept_manifest(folder)
     made = {"made_by": "data_prep", "arguments": {"seed": 0}, "fingerprint": "none"} | other
-    write_json(json.loads((folder / "dataset.json").read_text()) | made, folder / "dataset.json")
+    write_json(json.loads((folder / "dataset.json").read_text(encoding="utf-8")) | made, folder / "dataset.json")
     return folder
 
 # %% ../../nbs/preparation/checks.ipynb #75ca8471
@@ -57,9 +57,9 @@ def complaint(read, *arguments):
 def as_0_1(folder):
     "The folder as version 0.1 would have written it."
     file = Path(folder) / "dataset.json"
-    info = json.loads(file.read_text())
+    info = json.loads(file.read_text(encoding="utf-8"))
     del info["manifest_sha256"]
-    file.write_text(json.dumps(info))
+    file.write_text(json.dumps(info), encoding="utf-8")
 
 
 def cell(content, line, column, value):
@@ -203,7 +203,7 @@ def test_an_edit_that_contradicts_nothing_is_noticed_by_the_checksum_and_can_be_
         assert "line 5, column label: 'x'" in complaint(accept_manifest, folder)
         file.write_bytes(swapped.replace(b"dog", b"wolf"))  # a class gets another name, in both files
         about = Path(folder) / "dataset.json"
-        about.write_text(about.read_text().replace('"dog"\n', '"wolf"\n'))
+        about.write_text(about.read_text(encoding="utf-8").replace('"dog"\n', '"wolf"\n'), encoding="utf-8")
         assert "cannot be used" in complaint(read_manifest, folder)
         accept_manifest(folder)
         assert read_manifest(folder).class_name[1] == "wolf" and read_info(folder)["counts"]["train"] == {"cat": 5, "wolf": 3}
@@ -275,7 +275,7 @@ def test_a_damaged_dataset_description_is_refused_with_the_key_and_its_value():
         whole = file.read_bytes()
         for name, (keys, phrase) in INFOS.items():
             info = {k: v for k, v in (json.loads(whole) | keys).items() if v is not None}
-            file.write_text(json.dumps(info))
+            file.write_text(json.dumps(info), encoding="utf-8")
             assert re.search(phrase, complaint(read_manifest, folder)), (name, complaint(read_manifest, folder))
         for text, phrase in TEXTS.items():
             file.write_text(text, encoding="utf-8")

@@ -4,16 +4,13 @@
 import hashlib
 import subprocess
 import sys
-from functools import lru_cache
 
 import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from data_prep import drawn_pets
+from data_prep.drawn_controls import linear_controls, some_pairs
 from data_prep.drawing_kit import SUBPIXELS, SUBROWS, Canvas, coverage, ellipse, noise, smooth, stroke
 from data_prep.drawn import (
     FUNDUS_CLASSES, PET_CLASSES, box_around, contact_sheet, draw, draw_fundus, draw_pet, paint_tag, tag_box)
@@ -112,42 +109,6 @@ def test_twins_differ_nowhere_but_where_ears_and_muzzle_and_tail_are_painted():
         escaped += (change & ~binary_dilation(cat.evidence | dog.evidence)).sum()
     assert changed and escaped / changed < 0.02
 
-# %% ../../nbs/preparation/drawing.ipynb #53847d9c
-@lru_cache
-def some_pairs(n=1000, size=32, seed=0):
-    "Each animal as a cat and as a dog."
-    return [[draw_pet(index, seed, size, label=label) for label in (0, 1)] for index in range(n)]
-
-
-def without(image, box):
-    "The picture with a box filled with the mean colour of the rest."
-    outside = np.ones(image.shape[:2], bool)
-    outside[box[1]:box[3], box[0]:box[2]] = False
-    return np.where(outside[..., None], image, image[outside].mean(0) if outside.any() else 128)
-
-
-def colours(image):
-    return np.bincount((image // 64).reshape(-1, 3) @ np.array((16, 4, 1)), minlength=64) / image[..., 0].size
-
-# %% ../../nbs/preparation/drawing.ipynb #be3f52b3
-def linear_accuracy(features, labels, n_train=1500):
-    "Accuracy of logistic regression on the features (N, ...) after the first n_train."
-    features = np.asarray(features, np.float32).reshape(len(labels), -1)
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-    return model.fit(features[:n_train], labels[:n_train]).score(features[n_train:], labels[n_train:])
-
-
-def linear_controls(pairs):
-    "Accuracy of linear models that see less than the whole."
-    drawings, labels = [drawing for pair in pairs for drawing in pair], np.tile((0, 1), len(pairs))
-    both = [box_around(cat.mask | dog.mask) for cat, dog in pairs for _ in range(2)]
-    return {"pixels": linear_accuracy([d.image for d in drawings], labels),
-            "colours": linear_accuracy([colours(d.image) for d in drawings], labels),
-            "background": linear_accuracy([without(d.image, box) for d, box in zip(drawings, both, strict=True)], labels),
-            "background_own_box": linear_accuracy([without(d.image, d.box) for d in drawings], labels),
-            "outline": linear_accuracy([d.mask for d in drawings], labels),
-            "box": linear_accuracy([d.box for d in drawings], labels)}
-
 # %% ../../nbs/preparation/drawing.ipynb #16bf20ed
 @pytest.mark.slow
 def test_linear_models_on_pixels_or_colours_or_background_stay_below_sixty_per_cent():
@@ -232,7 +193,7 @@ def test_another_process_draws_the_same_bytes():
     for name in ("embedded_pets", "embedded_fundus"):
         for drawing in draw(name, 10):
             here.update(drawing.image.tobytes())
-    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8").stdout.strip()
     assert there == here.hexdigest()
 
 # %% ../../nbs/preparation/drawing.ipynb #0e3b31a6

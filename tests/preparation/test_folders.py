@@ -25,7 +25,7 @@ def test_groups_come_from_the_name_or_the_folder_or_a_table():
     assert group_names(table, "folder").tolist() == ["cat", "cat", "dog"]
     assert group_names(table, None).tolist() == table.path.tolist()
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "g.csv").write_text("path,group\ncat/p1_a.jpg,007\ndog/x.jpg,007\n")
+        (Path(folder) / "g.csv").write_text("path,group\ncat/p1_a.jpg,007\ndog/x.jpg,007\n", encoding="utf-8")
         assert group_names(table, f"{folder}/g.csv").tolist() == ["007", "cat/p1_b.jpg", "007"]
     for rule, message in (("(", "regular expression"), ("^zebra", "matches no file name"), ("no.csv", "no such file")):
         with pytest.raises(DataError, match=message):
@@ -48,7 +48,7 @@ def test_links_pipes_and_unspeakable_names_are_left_out_with_their_reason():
         (source / "cat" / "nowhere.png").symlink_to("gone.png")
         (source / "cat" / "circle").symlink_to(source)
         (source / "dog" / ".cache").mkdir()
-        (source / "readme.txt").write_text("not in a class folder")
+        (source / "readme.txt").write_text("not in a class folder", encoding="utf-8")
         os.mkfifo(source / "dog" / "pipe.png")
         shutil.copy(source / "dog" / "0.png", os.fsencode(source) + b"/dog/caf\xe9.png")
         before = snapshot(source)
@@ -249,7 +249,7 @@ def grown(folder, counts):
         path = Path(folder) / place
         if isinstance(count, str):
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(count)
+            path.write_text(count, encoding="utf-8")
             continue
         path.mkdir(parents=True, exist_ok=True)
         for _ in range(count):

@@ -49,7 +49,7 @@ def test_kaggle_names_are_read_from_the_folder_above_or_the_folder_itself_or_the
         one = read_manifest(prepare("cats_vs_dogs", f"{folder}/one", source))
         assert one.label.tolist() == [int(p.startswith("dog")) for p in one.path] and len(one) == 24
         two = read_manifest(prepare("cats_vs_dogs", f"{folder}/two", source / "train"))
-        assert one.equals(two) and "name is not cat.N" in (Path(folder) / "two" / "skipped.csv").read_text()
+        assert one.equals(two) and "name is not cat.N" in (Path(folder) / "two" / "skipped.csv").read_text(encoding="utf-8")
         inner = zipped(f"{folder}/inner.zip", [(f"train/{p.name}", p.read_bytes()) for p in (source / "train").iterdir()])
         outer = zipped(f"{folder}/dogs-vs-cats.zip", [("train.zip", inner.read_bytes()), ("test1.zip", b"")])
         three = read_manifest(prepare("cats_vs_dogs", f"{folder}/three", outer))
@@ -60,7 +60,7 @@ def test_what_lies_beside_the_folder_of_cats_and_dogs_that_is_read_is_listed():
     with tempfile.TemporaryDirectory() as folder:
         source = photos(f"{folder}/kaggle/train", each=12, name="{c}.{i}.png").parent
         photos(source / "test1", ("x",), 3, "{i}.png")
-        (source / "sampleSubmission.csv").write_text("id,label")
+        (source / "sampleSubmission.csv").write_text("id,label", encoding="utf-8")
         out = prepare("cats_vs_dogs", f"{folder}/out", source)
         assert pd.read_csv(out / "skipped.csv").path.tolist() == ["../sampleSubmission.csv", "../test1/0.png", "../test1/1.png", "../test1/2.png"]
         assert "4 files lie outside train/ and are left out" in read_info(out)["notes"]
@@ -109,17 +109,17 @@ def mini_oxford(root):
             trimap[5:15, 5:25], trimap[7:13, 8:22] = 3, 1
             Image.fromarray(trimap).save(root / "annotations" / "trimaps" / f"{name}.png")
             box = "<xmin>6</xmin><ymin>3</ymin><xmax>10</xmax><ymax>9</ymax>"
-            (root / "annotations" / "xmls" / f"{name}.xml").write_text(f"<annotation><object><bndbox>{box}</bndbox></object></annotation>")
+            (root / "annotations" / "xmls" / f"{name}.xml").write_text(f"<annotation><object><bndbox>{box}</bndbox></object></annotation>", encoding="utf-8")
             lists["trainval" if i < 16 else "test"].append(f"{name} {number} {species} 1")
     for name, lines in lists.items():
-        (root / "annotations" / f"{name}.txt").write_text("\n".join(lines) + "\n")
+        (root / "annotations" / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return root
 
 # %% ../../nbs/preparation/sources.ipynb #08e9fa9d
 def test_oxford_pets_keep_their_split_and_masks_and_head_boxes():
     with tempfile.TemporaryDirectory() as folder:
         source = mini_oxford(Path(folder) / "oxford-iiit-pet")
-        (source / "annotations" / "xmls" / "Bengal_1.xml").write_text("<annotation>")
+        (source / "annotations" / "xmls" / "Bengal_1.xml").write_text("<annotation>", encoding="utf-8")
         (source / "annotations" / "xmls" / "Bengal_2.xml").unlink()
         (source / "images" / "Bengal_4.jpg").unlink()
         Image.new("L", (9, 9)).save(source / "annotations" / "trimaps" / "Bengal_5.png")
@@ -221,7 +221,7 @@ def test_every_archive_that_is_fetched_has_a_checksum_to_be_held_against():
 def test_files_of_cifar10_and_retina_mnist_that_are_cut_or_damaged_are_refused_or_whole_and_what_lies_beside_them_is_listed():
     with tempfile.TemporaryDirectory() as folder:
         rng, source = np.random.default_rng(0), mini_cifar(Path(folder) / "cifar")
-        (source / "readme.html").write_text("hello")
+        (source / "readme.html").write_text("hello", encoding="utf-8")
         assert (pd.read_csv(prepare("cifar10", f"{folder}/out", source) / "skipped.csv").path == ["readme.html"]).all()
         arrays = {f"{s}_{k}": v for s in ("train", "val", "test") for k, v in
                   (("images", rng.integers(0, 256, (9, 8, 8, 3), dtype=np.uint8)), ("labels", np.arange(9)[:, None] % 5))}
@@ -293,7 +293,7 @@ def test_names_of_imagenet_classes_come_from_the_file_that_is_given_and_a_missin
     with tempfile.TemporaryDirectory() as folder:
         source = photos(f"{folder}/tree/deep", ("n01440764", "n02102040"), 12, "train/{c}/{i}.png")
         names = Path(folder) / "LOC_synset_mapping.txt"
-        names.write_text("n01440764 fish, Tinca\nn02102040 hound, spaniel\n")
+        names.write_text("n01440764 fish, Tinca\nn02102040 hound, spaniel\n", encoding="utf-8")
         info = read_info(prepare("imagenet", f"{folder}/out", source, class_names=str(names)))
         assert info["class_names"] == ["fish", "hound"] and info["class_ids"] == ["n01440764", "n02102040"]
         refused("class_names .*no.txt: no such file", "imagenet", source, class_names=f"{folder}/no.txt")

@@ -25,7 +25,7 @@ def table_file(folder, **changes):
     "A table with the source's keys."
     rows = {"modelPath": "best.safetensors", "dataInfosPath": "None", "classNamePath": "None", "imageSize": "48", "resultsSubjects": "Accuracy"}
     path = Path(folder) / "x_analysis_recommended.csv"
-    path.write_text("".join(f"{key},{value}\n" for key, value in (rows | changes).items() if value is not None))
+    path.write_text("".join(f"{key},{value}\n" for key, value in (rows | changes).items() if value is not None), encoding="utf-8")
     return path
 
 # %% ../../nbs/workshop/analysis.ipynb #8d7da86b
@@ -55,7 +55,7 @@ def test_names_are_the_full_ones_of_the_synset_file_and_the_run_s_own_without_on
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "synsets.txt"
-        file.write_text("n01440764 tench, Tinca tinca\nn02102040 English springer\n")
+        file.write_text("n01440764 tench, Tinca tinca\nn02102040 English springer\n", encoding="utf-8")
         tried = SimpleNamespace(class_names=["tench", "n02102040", "other"])
         assert class_names_of(tried, file) == {"tench": "tench, Tinca tinca", "n02102040": "English springer", "other": "other"}
         assert class_names_of(tried, None) == {name: name for name in tried.class_names}
@@ -71,7 +71,7 @@ def test_an_analysis_writes_scores_curves_and_a_panel_for_each_of_the_most_confi
         right = (done.predictions.true == done.predictions.predicted).sum()
         names = sorted(file.relative_to(done.folder).as_posix() for file in done.files)
         assert names == sorted(["numerical_results.txt", "history.png", "confusion.png"] + [f"CAM/{i + 1}.png" for i in range(min(3, right))])
-        assert done.folder == tried.folder / "analysis" and "Accuracy" in (done.folder / "numerical_results.txt").read_text()
+        assert done.folder == tried.folder / "analysis" and "Accuracy" in (done.folder / "numerical_results.txt").read_text(encoding="utf-8")
 
 # %% ../../nbs/workshop/analysis.ipynb #6b3a23bd
 @pytest.mark.slow

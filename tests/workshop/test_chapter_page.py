@@ -37,9 +37,9 @@ def finished(cells, outputs):
         for cell, held in zip(copy.cells, outputs, strict=True):
             cell.outputs = held
         (root / "out").mkdir()
-        (root / "out" / "00_a.ipynb").write_text(json.dumps(copy))
+        (root / "out" / "00_a.ipynb").write_text(json.dumps(copy), encoding="utf-8")
         found = finish_notebook(Job(root / "nbs" / "00_a.ipynb", root / "out", {}, set(), root))
-        return found, (root / "out" / "00_a.html").read_text()
+        return found, (root / "out" / "00_a.html").read_text(encoding="utf-8")
 
 
 RED = Image.new("RGB", (30, 20), "red")
@@ -66,8 +66,8 @@ def test_a_broken_output_is_the_problem_of_its_notebook_alone_and_is_named_with_
     with mini_repo({**cells, "50_good": ["# Good", PLOT_CELL, NUMBER_CELL, "report('answer', 42)"]}) as root:
         lines = []
         summary = execute_notebooks([*cells, "50"], out=root / "out", root=root, say=lines.append)
-        page, chapter = ((root / "out" / name).read_text() for name in ("index.html", "00_bad.html"))
-        kept = json.loads((root / "out" / "summary.json").read_text())
+        page, chapter = ((root / "out" / name).read_text(encoding="utf-8") for name in ("index.html", "00_bad.html"))
+        kept = json.loads((root / "out" / "summary.json").read_text(encoding="utf-8"))
     *bad, good = summary["notebooks"]
     assert (summary["status"], good["status"], good["numbers"]) == ("failed", "ok", {"answer": 42}) and kept == summary
     for entry, reason in zip(bad, list(BROKEN)[::3], strict=True):
@@ -102,7 +102,7 @@ def test_a_script_in_an_svg_is_shown_in_an_image_where_browsers_do_not_run_it():
     svg = "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
     with mini_repo({"00_a": [sends({"image/svg+xml": svg})]}) as root:
         assert execute_notebooks([], out=root / "out", root=root, say=str)["status"] == "ok"
-        page = (root / "out" / "index.html").read_text()
+        page = (root / "out" / "index.html").read_text(encoding="utf-8")
     assert "data:image/svg+xml;base64," in page and "<script>alert" not in page
 
 # %% ../../nbs/workshop/chapter_page.ipynb #38e81e8b
@@ -110,8 +110,8 @@ def test_numbers_that_json_does_not_know_that_are_huge_or_carry_html_reach_the_p
     cells = [NUMBER_CELL, "report('nan', float('nan'))\nreport('inf', -float('inf'))\nreport('huge', 10**400)\nreport('<b>x</b>', '<i>' * 200)"]
     with mini_repo({"00_a": cells}) as root:
         summary = execute_notebooks([], out=root / "out", root=root, say=str)
-        page = (root / "out" / "index.html").read_text()
-        kept = json.loads((root / "out" / "summary.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        page = (root / "out" / "index.html").read_text(encoding="utf-8")
+        kept = json.loads((root / "out" / "summary.json").read_text(encoding="utf-8"), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert summary["status"] == "ok" and kept["notebooks"][0]["numbers"]["huge"] == 10**400
     assert kept["notebooks"][0]["numbers"]["inf"] == "-inf" and "<td>1.000e+400</td>" in page
     assert "&lt;b&gt;x&lt;/b&gt;" in page and "<i>" not in page and "<b>x" not in page
@@ -142,7 +142,7 @@ def test_a_cell_that_cannot_become_a_page_leaves_the_rest_of_its_page_alone():
     cells = ["# Title\n\n![gone](attachment:gone.png)", "x = 1", sends({"image/png": image_text(RED)})[:-1] + ", metadata={'image/png': 'x'})"]
     with mini_repo({"00_a": [*cells, "print('still here')"], "01_b": ["x = 1"]}) as root:
         first, second = execute_notebooks([], out=root / "out", root=root, say=str)["notebooks"]
-        page = (root / "out" / "00_a.html").read_text()
+        page = (root / "out" / "00_a.html").read_text(encoding="utf-8")
     assert (first["status"], second["status"]) == ("failed", "ok")
     assert [fault["what"] for fault in first["broken"]] == ["a text", "an output"] and [f["cell"] for f in first["broken"]] == [1, 3]
     assert "missing attachment: gone.png" in page and "still here" in page
@@ -153,7 +153,7 @@ def test_a_missing_or_unreadable_executed_copy_is_told_and_old_outputs_never_pas
         "A papermill that leaves this behind."
         def execute_notebook(notebook, path, *arguments, **options):
             if content is not None:
-                path.write_text(content)
+                path.write_text(content, encoding="utf-8")
         return execute_notebook
 
 
@@ -165,5 +165,5 @@ def test_a_missing_or_unreadable_executed_copy_is_told_and_old_outputs_never_pas
             patch.setattr(one_notebook.papermill, "execute_notebook", leave(content))
             summary = execute_notebooks([], out=root / f"out{n}", root=root, say=str)
             assert [entry["status"] for entry in summary["notebooks"]] == ["failed", "failed"], content
-            page, chapter = ((root / f"out{n}" / name).read_text() for name in ("index.html", "00_a.html"))
+            page, chapter = ((root / f"out{n}" / name).read_text(encoding="utf-8") for name in ("index.html", "00_a.html"))
             assert "the executed notebook is broken" in page and "from long ago" not in page + chapter

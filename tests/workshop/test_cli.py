@@ -34,7 +34,7 @@ def command(folder, *arguments):
 
 def python(code):
     "Run Python code in a process of its own."
-    return subprocess.run([sys.executable, "-c", code], env=same_imports(), capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", code], env=same_imports(), capture_output=True, text=True, encoding="utf-8")
 
 # %% ../../nbs/workshop/cli.ipynb #5da843af
 @pytest.mark.slow
@@ -42,12 +42,12 @@ def test_train_evaluate_predict_and_explain_follow_each_other_through_one_run_fo
     with tempfile.TemporaryDirectory() as folder:
         root, run = Path(folder), Path(folder) / "mine"
         recipe = "name: mine\nepochs: 1\nimage_size: 48\nbatch_size: 8\nprecision: float32\ndata: {n: 40, size: 48, split: [24, 8, 8]}\n"
-        (root / "mine.yaml").write_text(recipe)
+        (root / "mine.yaml").write_text(recipe, encoding="utf-8")
         code, log, error = command(root, "train", "--recipe", "mine.yaml", "--set", "seed=3", "--set", f"out_dir={run}")
         assert code == 0 and f"run folder: {run}" in log, error
-        assert "seed: 3" in (run / "recipe.yaml").read_text()
+        assert "seed: 3" in (run / "recipe.yaml").read_text(encoding="utf-8")
         code, log, error = command(root, "evaluate", str(run), "--split", "val", "--checkpoint", "last", "--flip")
-        assert code == 0 and json.loads((run / "report" / "scores_val_last.json").read_text())["images"] == 8, error
+        assert code == 0 and json.loads((run / "report" / "scores_val_last.json").read_text(encoding="utf-8"))["images"] == 8, error
         (root / "new").mkdir()
         Image.new("RGB", (60, 40), "red").save(root / "new" / "red.png")
         code, log, error = command(root, "predict", str(run), "new", "--cam")
@@ -70,21 +70,21 @@ def test_two_tables_of_the_u_net_system_run_from_training_to_analysis_and_the_se
                 for i in range(each):
                     pixels = random.integers(0, 256, (40, 50, 3), dtype=np.uint8)
                     Image.fromarray(pixels).save(root / "tree" / split / wnid / f"{i}.png")
-        (root / "synsets.txt").write_text("".join(f"{wnid} thing {i}, synonym\n" for i, wnid in enumerate(wnids)))
+        (root / "synsets.txt").write_text("".join(f"{wnid} thing {i}, synonym\n" for i, wnid in enumerate(wnids)), encoding="utf-8")
         rows = {"modelPath": "None", "learningRate": "1e-3", "imageSize": "33", "batchSize": "8", "epochs": "1", "deviceName": "cpu"}
         rows |= {"rootPath": f"{root}/tree/", "classNamePath": f"{root}/synsets.txt", "model": "unet_small"}
         for name, start in (("variable_0", "None"), ("variable_1", f"{root}/runs/variable_0/best.safetensors")):
             table = "".join(f"{key},{value}\n" for key, value in (rows | {"modelPath": start}).items())
-            (root / f"{name}.csv").write_text(table)
+            (root / f"{name}.csv").write_text(table, encoding="utf-8")
             code, log, error = command(root, "train", "--recipe", f"{name}.csv")
             assert code == 0 and ("starts from fresh weights" in log) == (start == "None"), error
-        start = json.loads((root / "runs/variable_1/environment.json").read_text())["started_from"]
+        start = json.loads((root / "runs/variable_1/environment.json").read_text(encoding="utf-8"))["started_from"]
         assert "best.safetensors" in start
         code, log, error = command(root, "analyze", "--csv", "runs/variable_1/variable_1_analysis_recommended.csv", "--count", "3")
         assert code == 0 and "Sensitivity score: " in log and "thing 7" in log, error
         assert (root / "runs/variable_1/analysis/numerical_results.txt").is_file()
         recipe = "name: asks\nepochs: 1\nimage_size: 48\nbatch_size: 8\ndata: {n: 40, size: 48, split: [24, 8, 8]}\nrecommend_analysis: true\n"
-        (root / "asks.yaml").write_text(recipe)  # any recipe may ask for a table
+        (root / "asks.yaml").write_text(recipe, encoding="utf-8")  # any recipe may ask for a table
         code, log, error = command(root, "train", "--recipe", "asks.yaml", "--set", "model=resnet_small")
         assert code == 0 and (root / "runs/asks/asks_analysis_recommended.csv").is_file() and "was given nothing" not in log, error
 
@@ -94,15 +94,15 @@ def test_mistakes_about_a_run_or_a_picture_are_one_message_and_exit_code_2():
     with tempfile.TemporaryDirectory() as folder:
         root, run = Path(folder), Path(folder) / "mine"
         recipe = "name: mine\nepochs: 1\nimage_size: 48\nbatch_size: 8\ndata: {n: 40, size: 48, split: [24, 8, 8]}\n"
-        (root / "mine.yaml").write_text(recipe + f"out_dir: {run}\n")
+        (root / "mine.yaml").write_text(recipe + f"out_dir: {run}\n", encoding="utf-8")
         assert command(root, "train", "--recipe", "mine.yaml")[0] == 0
-        (root / "broken.png").write_text("no picture")
+        (root / "broken.png").write_text("no picture", encoding="utf-8")
         mistakes = [(("train", "--recipe", "mine.yaml"), "holds a run already"), (("evaluate", "nowhere"), "no finished run")]
         mistakes += [(("train", "--recipe", "mine.yaml", "--set", "sede=1"), "did you mean 'seed'")]
         mistakes += [(("evaluate", str(run), "--split", "exam"), "split 'exam' is not one of")]
         mistakes += [(("evaluate", str(run), "--checkpoint", "first"), "checkpoint 'first'")]
         mistakes += [(("predict", str(run), "broken.png"), "broken.png"), (("explain", str(run), "broken.png"), "broken.png")]
-        (root / "predictions.csv").write_text("path,true\nmine,cat\n")
+        (root / "predictions.csv").write_text("path,true\nmine,cat\n", encoding="utf-8")
         mistakes += [(("predict", str(run), "broken.png", "--out", "."), "another table than the one to be written")]
         mistakes += [(("train", "--recipe", "mine.yaml", "--resume", "--set", "seed=5"), "seed (0 there, 5 here)")]
         for arguments, message in mistakes:
@@ -172,10 +172,10 @@ def test_build_writes_and_check_tells_with_exit_codes():
 # %% ../../nbs/workshop/cli.ipynb #c4868a94
 def test_execute_passes_its_options_on_and_its_exit_code_tells_how_it_went():
     with mini_repo({"00_a": ["epochs = 1", "#| slow\nassert epochs == 4", "print(epochs)"], "01_b": ["1 / 0"]}) as root:
-        (root / "study.yaml").write_text("epochs: 3\n")
+        (root / "study.yaml").write_text("epochs: 3\n", encoding="utf-8")
         code, log, _ = command(root, "execute", "00", "-p", "epochs=4", "--params", "study.yaml", "--out", "out", "--flags", "slow")
         assert code == 0 and "00_a ok" in log, log
-        entry = json.loads((root / "out" / "summary.json").read_text())["notebooks"][0]
+        entry = json.loads((root / "out" / "summary.json").read_text(encoding="utf-8"))["notebooks"][0]
         code, log, _ = command(root, "execute", "01", "--budget", "60")
     assert entry["parameters"] == {"epochs": 4}
     assert code == 1 and "ZeroDivisionError: division by zero" in log
@@ -185,7 +185,7 @@ def test_run_is_a_deprecated_alias_of_execute_and_says_so_in_one_line():
     with mini_repo({"00_a": ["epochs = 1", "print(epochs)"]}) as root:
         code, log, error = command(root, "run", "00", "-p", "epochs=2")
         (executed,) = (root / "executed").iterdir()
-        assert json.loads((executed / "summary.json").read_text())["notebooks"][0]["parameters"] == {"epochs": 2}
+        assert json.loads((executed / "summary.json").read_text(encoding="utf-8"))["notebooks"][0]["parameters"] == {"epochs": 2}
     assert code == 0 and "00_a ok" in log
     assert error == "`resnet-tutorial run` is deprecated: it is now `resnet-tutorial execute`, which writes into executed/\n"
 

@@ -34,6 +34,7 @@ def mini_book(folder):
     write(home, "02_maps.ipynb", "# Maps\n\n> Then pictures.\n\n**After this chapter you can** look.\n\n**Before this**: 01, engine/loop")
     write(home, "21_study.ipynb", "# Study\n\n> Both.\n\n**After this chapter you can** doubt.", "See [2](old_name.ipynb#top).")
     write(home, "engine/loop.ipynb", "# The loop\n\n> Round and round.", "Read [02](x.ipynb).")
+    write(home, "workshop/tool.ipynb", "# Tool\n\n> Sharp.\n\n[![Open in Colab](https://colab.research.google.com/badge.svg)](x)\n\nText.")
     write(home, "index.ipynb", "# Mini", "<!-- chapters -->\n<!-- end of chapters -->")
     return home
 
@@ -45,6 +46,7 @@ def test_badges_and_links_and_the_next_chapter_follow_from_the_first_cells():
         made = {path.relative_to(home).as_posix(): sources_of(content) for path, content in framed_notebooks(paths, home, SETTINGS).items()}
     badge = "colab.research.google.com/github/someone/mini/blob/main/nbs/"
     assert badge + "01_data.ipynb" in made["01_data.ipynb"][0] and badge + "engine/loop.ipynb" in made["engine/loop.ipynb"][0]
+    assert "badge" not in made["workshop/tool.ipynb"][0]  # its tools would replace packages that Colab's kernel runs on
     assert made["01_data.ipynb"][1] == "## Next\n\n[02 Maps](02_maps.ipynb). Then pictures."
     assert "**Before this**: [01 Data](01_data.ipynb), [The loop](engine/loop.ipynb)." in made["02_maps.ipynb"][0]
     assert made["21_study.ipynb"][1] == "See [02](02_maps.ipynb#top)."

@@ -14,6 +14,6 @@ def test_flagged_cells_are_skipped_unless_asked_for_and_lose_the_tag_afterwards(
             out = root / f"out{len(flags)}"
             assert execute_notebooks([], out=out, flags=flags, root=root, say=str)["status"] == "ok"
             assert texts_of(out / "00_a.ipynb") == expected
-            assert "skip-execution" not in (out / "00_a.ipynb").read_text()
+            assert "skip-execution" not in (out / "00_a.ipynb").read_text(encoding="utf-8")
         with pytest.raises(ValueError, match="unknown flag 'slo'; known are cuda, notest, slow"):
             execute_notebooks([], flags=["slo"], root=root)

@@ -17,7 +17,7 @@ def test_an_execution_collects_numbers_and_injects_parameters_and_a_shared_outpu
     with mini_repo({"00_a": [*cells, "import os\nprint(out_dir == os.path.abspath(out_dir), os.path.basename(os.getcwd()))"]}) as root:
         summary = execute_notebooks([], {"epochs": 3}, out=root / "out", root=root, say=str)
         entry = summary["notebooks"][0]
-        assert json.loads((root / "out" / "summary.json").read_text()) == summary
+        assert json.loads((root / "out" / "summary.json").read_text(encoding="utf-8")) == summary
         assert {path.name for path in (root / "out").iterdir()} == {"00_a.ipynb", "00_a.html", "index.html", "summary.json"}
         assert texts_of(root / "out" / "00_a.ipynb")[-1] == "True nbs\n"
     assert entry["parameters"] == {"out_dir": str(root / "out" / "runs"), "epochs": 3}
@@ -68,7 +68,7 @@ print(entry['status'], entry['error']['cell'])
 def test_a_cell_is_named_before_the_kernel_gets_it():
     with mini_repo({"00_a": ["with open('ran', 'w') as file:\n    _ = file.write('yes')"]}) as root:
         (root / "out").mkdir()
-        done = subprocess.run([sys.executable, "-c", INTERRUPTED, root], env=same_imports(), capture_output=True, text=True, timeout=120)
+        done = subprocess.run([sys.executable, "-c", INTERRUPTED, root], env=same_imports(), capture_output=True, text=True, timeout=120, encoding="utf-8")
         assert done.stdout == "interrupted 1\n", done.stdout + done.stderr
         assert not (root / "nbs" / "ran").exists()
 
@@ -82,4 +82,4 @@ def test_a_kernel_that_does_not_start_is_the_problem_of_its_notebook():
         patch.setattr(one_notebook.LocalKernel, "start_kernel", refuse)
         summary = execute_notebooks([], out=root / "out", root=root, say=str)
         assert [entry["status"] for entry in summary["notebooks"]] == ["failed", "failed"]
-        assert "No space left on device" in (root / "out" / "index.html").read_text()
+        assert "No space left on device" in (root / "out" / "index.html").read_text(encoding="utf-8")

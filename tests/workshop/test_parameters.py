@@ -122,9 +122,9 @@ def test_shared_parameters_hold_for_all_that_have_them_and_own_ones_for_one_note
 def test_the_command_line_wins_over_the_parameter_file():
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "study.yaml"
-        file.write_text("epochs: 2\nrate: 0.5\n07:\n  epochs: 9\n  dataset: drawn\n")
+        file.write_text("epochs: 2\nrate: 0.5\n07:\n  epochs: 9\n  dataset: drawn\n", encoding="utf-8")
         merged = merge_parameters(file, ["epochs=4", "dataset=a=b"])
-        file.write_text("- epochs\n")
+        file.write_text("- epochs\n", encoding="utf-8")
         with pytest.raises(ValueError, match="expected a mapping"):
             merge_parameters(file, [])
     assert merged == {"epochs": "4", "rate": 0.5, 7: {}, "dataset": "a=b"}

@@ -30,9 +30,9 @@ def test_cells_without_an_id_or_with_the_id_of_another_cell_are_refused():
     for other_id, reason in ((None, "cell 2: has no id"), ("cell-1", "cell 2: has the id 'cell-1' of another cell")):
         with mini_repo({"01_data": DATA}) as root:
             path = root / "nbs" / "01_data.ipynb"
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
             content["cells"][1]["id"] = other_id
-            path.write_text(json.dumps(content))
+            path.write_text(json.dumps(content), encoding="utf-8")
             with pytest.raises(ValueError, match=reason):
                 build(root)
 

@@ -23,13 +23,13 @@ def run_folder(root, name="embedded_pets", seed=0, accuracy=0.9):
     (folder / "report").mkdir(parents=True)
     recipe = load_recipe("embedded_pets", "/home/me/photos", folder.parent, seed=seed)
     recipe = recipe.model_copy(update={"out_dir": str(folder), "name": name})
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
     machine = {"torch": "2.15.0", "system": "Linux x86_64", "device": "cpu", "threads": 1, "precision": "bfloat16", "cpu_capability": "AVX512"}
-    (folder / "environment.json").write_text(json.dumps(machine))
+    (folder / "environment.json").write_text(json.dumps(machine), encoding="utf-8")
     pd.DataFrame({"epoch": [1, 2], "val_loss": [0.5, 0.4]}).to_csv(folder / "history.csv", index=False)
     pd.DataFrame({"epoch": [1, 2], "seconds": [2.0, 3.0], "cpu_seconds": [4.0, 5.0]}).to_csv(folder / "timing.csv", index=False)
     scores = {"split": "test", "images": 100, "accuracy": accuracy, "accuracy_low": accuracy - 0.05, "accuracy_high": accuracy + 0.05}
-    (folder / "report" / "scores.json").write_text(json.dumps(scores | {"macro_recall": accuracy, "roc_auc": 0.99}))
+    (folder / "report" / "scores.json").write_text(json.dumps(scores | {"macro_recall": accuracy, "roc_auc": 0.99}), encoding="utf-8")
     for name in ("history", "confusion_test", "right_test"):
         (folder / "report" / f"{name}.png").write_bytes(b"figure")
     answers = pd.DataFrame({"path": [f"{i}.png" for i in range(100)], "true": "cat", "p_cat": 2 / 3})
@@ -44,13 +44,13 @@ def test_what_is_kept_of_a_run_is_small_and_names_no_folder_of_the_machine():
         names = {file.name for file in kept.iterdir()}
         texts = {"recipe.yaml", "environment.json", "history.csv", "timing.csv", "scores.json", "predictions.csv"}
         assert names == texts | {"history.png", "confusion_test.png"}
-        assert not any("/home/me" in file.read_text() or folder in file.read_text() for file in kept.iterdir())
+        assert not any("/home/me" in file.read_text(encoding="utf-8") or folder in file.read_text(encoding="utf-8") for file in kept.iterdir())
 
 # %% ../../nbs/workshop/results.ipynb #4431d2b1
 def test_the_accuracy_of_a_kept_run_can_be_computed_again_from_its_kept_answers():
     with tempfile.TemporaryDirectory() as folder:
         kept = keep_run(run_folder(folder, accuracy=0.87), Path(folder) / "results")
-        answers, scores = read_names_csv(kept / "predictions.csv"), json.loads((kept / "scores.json").read_text())
+        answers, scores = read_names_csv(kept / "predictions.csv"), json.loads((kept / "scores.json").read_text(encoding="utf-8"))
         assert (answers.true == answers.predicted).mean() == scores["accuracy"]
         assert len(answers) == scores["images"] and answers.path.is_unique
         assert (answers.p_cat == 0.6667).all()
@@ -58,7 +58,7 @@ def test_the_accuracy_of_a_kept_run_can_be_computed_again_from_its_kept_answers(
 # %% ../../nbs/workshop/results.ipynb #ce4ac5eb
 def test_every_run_that_is_kept_in_this_repository_has_the_accuracy_that_its_answers_give():
     for kept in [file.parent for file in sorted((find_root() / "results").glob("*/recipe.yaml"))]:
-        answers, scores = read_names_csv(kept / "predictions.csv"), json.loads((kept / "scores.json").read_text())
+        answers, scores = read_names_csv(kept / "predictions.csv"), json.loads((kept / "scores.json").read_text(encoding="utf-8"))
         assert (answers.true == answers.predicted).mean() == pytest.approx(scores["accuracy"], abs=1e-12), kept.name
         assert len(answers) == scores["images"], kept.name
 
@@ -82,7 +82,7 @@ def test_maps_are_scored_on_correctly_classified_test_images_where_the_truth_is_
         data = {"n": 60, "size": 48, "split": [24, 8, 28]}
         run = fit(Recipe(name="tiny", data=data, image_size=48, epochs=1, batch_size=8, out_dir=f"{folder}/tiny"))
         (Path(folder) / "tiny" / "report").mkdir(exist_ok=True)
-        scores = json.loads(score_run_maps(run.folder).read_text())
+        scores = json.loads(score_run_maps(run.folder).read_text(encoding="utf-8"))
         logits = torch.cat([run.model(run.runtime.to(images)).float() for images, _ in run.loader("test")])
         labels = torch.tensor(run.data.rows("test").label.tolist())
         assert scores["images"] == int((logits.argmax(1) == labels).sum())
@@ -93,7 +93,7 @@ def test_a_kept_run_is_not_replaced_by_one_of_another_recipe_and_a_damaged_file_
     with tempfile.TemporaryDirectory() as folder:
         kept = keep_run(run_folder(f"{folder}/one", accuracy=0.8), f"{folder}/results")
         keep_run(run_folder(f"{folder}/two", accuracy=0.9), f"{folder}/results")  # the same recipe again
-        assert json.loads((kept / "scores.json").read_text())["accuracy"] == 0.9
+        assert json.loads((kept / "scores.json").read_text(encoding="utf-8"))["accuracy"] == 0.9
         with pytest.raises(ValueError, match="keeps a run of another recipe .seed differ"):
             keep_run(run_folder(f"{folder}/three", seed=1), f"{folder}/results")
         for name in ("scores.json", "timing.csv", "recipe.yaml", "environment.json"):
@@ -120,13 +120,13 @@ def test_the_page_has_each_run_its_command_and_the_studies_whose_tables_are_ther
         for name in ("depth", "depth_shortcut"):
             (Path(folder) / "results" / name).mkdir(parents=True)
             (Path(folder) / "results" / name / "claim.csv").write_bytes((find_root() / "results" / name / "claim.csv").read_bytes())
-        page = write_results([run_folder(folder, "embedded_pets")], folder).read_text()
+        page = write_results([run_folder(folder, "embedded_pets")], folder).read_text(encoding="utf-8")
         assert "| embedded_pets | 90.0 % (85.0 to 95.0) | no truth known | no truth known |" in page
         assert "\nresnet-tutorial train --recipe embedded_pets\n" in page and "## Where each depth looks" in page
         assert "## Residual U-Net" not in page and "## What the sources" not in page  # no tables of these were kept
         assert (Path(folder) / "results/figures/depth.png").is_file()
         before = {path: path.read_bytes() for path in Path(folder, "results").rglob("*.*")}
-        assert write_results([], folder).read_text() == page
+        assert write_results([], folder).read_text(encoding="utf-8") == page
         assert before == {path: path.read_bytes() for path in Path(folder, "results").rglob("*.*")}
 
 # %% ../../nbs/workshop/results.ipynb #3479f5fd
@@ -135,4 +135,4 @@ def test_the_committed_table_of_all_runs_is_what_the_kept_runs_say():
 
     kept = io.StringIO()
     run_table(kept_runs(find_root() / "results")).to_csv(kept, index=False, float_format="%.5g")
-    assert (find_root() / "results" / "runs.csv").read_text() == kept.getvalue(), "run `resnet-tutorial results`"
+    assert (find_root() / "results" / "runs.csv").read_text(encoding="utf-8") == kept.getvalue(), "run `resnet-tutorial results`"

@@ -18,7 +18,7 @@ def numbers(text):
 
 # %% ../../nbs/workshop/results_page.ipynb #8c7e0e16
 def test_readme_results_page_and_saved_answers_agree_on_every_accuracy_that_the_readme_prints():
-    readme, page = (ROOT / "README.md").read_text(), (ROOT / "RESULTS.md").read_text()
+    readme, page = (ROOT / "README.md").read_text(encoding="utf-8"), (ROOT / "RESULTS.md").read_text(encoding="utf-8")
     table = readme_table(ROOT / "results")
     assert markdown(table) in readme and len(table) >= 2
     for _, row in table.iterrows():
@@ -55,11 +55,11 @@ def test_the_studies_show_in_their_notebooks_what_is_saved():
 
 # %% ../../nbs/workshop/results_page.ipynb #06f4fa7a
 def test_every_link_of_the_page_leads_to_a_file_and_every_figure_is_of_a_study():
-    page = (ROOT / "RESULTS.md").read_text()
+    page = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)]+)\)", page)
     assert len(links) > 20 and not [link for link in links if not (ROOT / link).is_file()]
     assert len(re.findall(r"^!\[[^]]{20,}\]\(results/", page, re.M)) == len(STUDIES)
 
 # %% ../../nbs/workshop/results_page.ipynb #dc5c4e0c
 def test_the_committed_page_is_what_the_kept_results_say():
-    assert (ROOT / "RESULTS.md").read_text() == results_page(ROOT / "results"), "run `resnet-tutorial results`"
+    assert (ROOT / "RESULTS.md").read_text(encoding="utf-8") == results_page(ROOT / "results"), "run `resnet-tutorial results`"

@@ -18,7 +18,7 @@ def loaded(text, name, **options):
     "The recipe in a CSV of this text."
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         return load_csv(path, **options)
 
 # %% ../../nbs/workshop/unet_csv.ipynb #a1ae795d
@@ -26,7 +26,7 @@ def table_file(folder, **changes):
     "A table with the source's keys."
     rows = {"modelPath": "best.safetensors", "dataInfosPath": "None", "classNamePath": "None", "imageSize": "48", "resultsSubjects": "Accuracy"}
     path = Path(folder) / "x_analysis_recommended.csv"
-    path.write_text("".join(f"{key},{value}\n" for key, value in (rows | changes).items() if value is not None))
+    path.write_text("".join(f"{key},{value}\n" for key, value in (rows | changes).items() if value is not None), encoding="utf-8")
     return path
 
 # %% ../../nbs/workshop/unet_csv.ipynb #8152c3fc
@@ -41,9 +41,9 @@ def test_a_csv_starts_from_its_model_file_where_that_is_one_and_says_so_where_it
     from contextlib import redirect_stdout
     from io import StringIO
 
-    text = find_recipe(SOURCE).read_text().replace("modelPath,None", "modelPath,start.pt")
+    text = find_recipe(SOURCE).read_text(encoding="utf-8").replace("modelPath,None", "modelPath,start.pt")
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "v.1.csv").write_text(text + "model,unet_small\n")
+        (Path(folder) / "v.1.csv").write_text(text + "model,unet_small\n", encoding="utf-8")
         for expected in ("start.pt is no file: training starts from fresh weights", ""):
             with redirect_stdout(StringIO()) as said:
                 recipe = load_csv(Path(folder) / "v.1.csv", data_root=folder, out_dir="/runs")
@@ -60,13 +60,13 @@ def test_a_csv_opens_the_folders_that_it_names():
 
     from resnet_tutorial.data import open_data
 
-    text = find_recipe(SOURCE).read_text().replace("ILSVRC/Data/CLS-LOC/", "small/")
+    text = find_recipe(SOURCE).read_text(encoding="utf-8").replace("ILSVRC/Data/CLS-LOC/", "small/")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "image_net"
         for i, place in enumerate(f"{split}/{wnid}/{n}.png" for split in ("train", "val") for wnid in ("n01", "n02") for n in range(8)):
             (root / "small" / place).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.full((20, 20, 3), i, np.uint8)).save(root / "small" / place)
-        (root / "LOC_synset_mapping.txt").write_text("n01 tench, Tinca tinca\nn02 goldfish\n")
+        (root / "LOC_synset_mapping.txt").write_text("n01 tench, Tinca tinca\nn02 goldfish\n", encoding="utf-8")
         recipe = loaded(text, "small.csv", data_root=folder)
         data = open_data(recipe.dataset, recipe.data_root, Path(folder) / "runs", **recipe.data)
     assert data.class_names == ["tench", "goldfish"]
@@ -74,7 +74,7 @@ def test_a_csv_opens_the_folders_that_it_names():
 
 # %% ../../nbs/workshop/unet_csv.ipynb #2ea941fb
 def test_a_wrong_csv_is_refused_with_its_line_and_the_eight_keys():
-    text = find_recipe(SOURCE).read_text()
+    text = find_recipe(SOURCE).read_text(encoding="utf-8")
     keys = "modelPath, learningRate, imageSize, batchSize, epochs, deviceName, rootPath, classNamePath"
     for old, new, message in (
         ("imageSize,256", "imagesize,256", f"line 3: imagesize: unknown key; did you mean 'imageSize'? known: {keys}"),
@@ -118,18 +118,18 @@ def test_the_recommended_table_names_the_best_weights_by_their_place_in_the_fold
     with tempfile.TemporaryDirectory() as folder:
         table = recommend_analysis(Path(folder), Recipe(name="r", epochs=1, image_size=48, out_dir=folder))
         assert table.name == "r_analysis_recommended.csv"
-        assert table.read_text().splitlines()[:4] == ["modelPath,best.safetensors", "dataInfosPath,None", "classNamePath,None", "imageSize,48"]
+        assert table.read_text(encoding="utf-8").splitlines()[:4] == ["modelPath,best.safetensors", "dataInfosPath,None", "classNamePath,None", "imageSize,48"]
         found = read_analysis(table)
         assert (found.run_folder, found.checkpoint, found.image_size, found.subjects) == (Path(folder), "best", 48, SUBJECTS)
-        table.write_text("edited")
+        table.write_text("edited", encoding="utf-8")
         recommend_analysis(Path(folder), Recipe(name="r", epochs=1, image_size=48, out_dir=folder))
-        assert table.read_text() == "edited"
+        assert table.read_text(encoding="utf-8") == "edited"
 
 # %% ../../nbs/workshop/unet_csv.ipynb #d9f35669
 def test_nothing_in_the_engine_knows_these_tables():
     from resnet_tutorial.engine.paths import find_root
 
-    engine = {path.name: path.read_text() for path in (find_root() / "resnet_tutorial" / "engine").glob("*.py")}
+    engine = {path.name: path.read_text(encoding="utf-8") for path in (find_root() / "resnet_tutorial" / "engine").glob("*.py")}
     assert engine
     for word in ("modelPath", "resultsSubjects", "_analysis_recommended", "Sensitivity"):
         assert not [name for name, text in engine.items() if word in text], word
