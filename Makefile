@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: tutorial test setup build clean
+.PHONY: tutorial test readers setup build clean
 
 tutorial: setup  ## execute notebooks 00 to 13 on drawn data; ends with the path of index.html
 	$(BIN)/resnet-tutorial execute
@@ -14,6 +14,9 @@ test: setup  ## generated files, style, unit tests, notebooks as tests, notebook
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 	OMP_NUM_THREADS=1 timeout 2400 $(BIN)/nbdev_test --n_workers 2 --flags needs
 	$(BIN)/resnet-tutorial execute --params recipes/parameters/quick.yaml
+
+readers: setup  ## every notebook as a reader runs it: without GPU, data, test libraries or settings
+	$(BIN)/python -m resnet_tutorial.workshop.as_reader
 
 setup: $(VENV)/ready
 

@@ -38,6 +38,15 @@ for _ in range(3):
     save_cam_results(sys.argv[1], torch.rand(2, 3, 40, 48), torch.rand(2, 5, 6), ["a", "b"])
 """
 
+# %% ../nbs/08_cam.ipynb #5f38065c
+def test_the_mean_of_each_map_is_its_logit_without_the_bias():
+    from resnet_tutorial.cam import class_activation_map
+    import torch
+
+    channels, head = torch.randn(2, 5, 4, 6), torch.randn(3, 5)
+    logits = channels.mean((2, 3)) @ head.T
+    torch.testing.assert_close(class_activation_map(channels, head).mean((2, 3)), logits)
+
 # %% ../nbs/08_cam.ipynb #0402ed01
 def test_the_mean_of_a_class_activation_map_plus_the_bias_is_the_logit():
     generator = torch.Generator().manual_seed(0)
@@ -78,9 +87,12 @@ def test_normalising_never_makes_nan():
 
 # %% ../nbs/08_cam.ipynb #d7cdb48f
 def test_max_keeps_zero_at_zero_and_minmax_moves_it():
-    cam = torch.tensor([[[-2.0, 0.0], [1.0, 2.0]]])
-    assert normalize(cam).tolist() == [[[0, 0], [0.5, 1]]]
-    assert normalize(cam, "minmax").tolist() == [[[0, 0.5], [0.75, 1]]]
+    from resnet_tutorial.cam import normalize
+    import torch
+
+    signed = torch.tensor([[[-2.0, 0.0], [1.0, 2.0]]])
+    assert normalize(signed).tolist() == [[[0, 0], [0.5, 1]]]
+    assert normalize(signed, "minmax").tolist() == [[[0, 0.5], [0.75, 1]]]
 
 # %% ../nbs/08_cam.ipynb #36f1699a
 def test_upsampling_keeps_the_mean_and_lowers_the_peak():

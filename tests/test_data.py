@@ -465,6 +465,9 @@ def test_normalising_is_the_formula_whatever_the_order_in_memory():
 
 # %% ../nbs/02_data_loading.ipynb #d1bf77fd
 def test_undoing_the_normalisation_gives_the_picture_back():
+    from resnet_tutorial.data import IMAGENET
+    import torch
+
     stack = torch.arange(0, 240, 5, dtype=torch.uint8).view(1, 3, 4, 4)
     torch.testing.assert_close(IMAGENET.undo(IMAGENET(stack)), stack / 255)
 

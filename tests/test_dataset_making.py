@@ -36,6 +36,8 @@ def test_counts_are_met_exactly_and_what_they_do_not_ask_for_is_left_over():
 
 # %% ../nbs/01_dataset_making.ipynb #796f3361
 def test_groups_that_share_an_identical_picture_become_one():
+    from data_prep.splits import merge_groups
+
     groups = merge_groups(["a", "b", "c", "d", "a"], ["h1", "h1", "h2", "h3", "h3"])
     assert groups.tolist() == ["a", "a", "c", "a", "a"]
     assert merge_groups([], []).tolist() == []

@@ -100,6 +100,13 @@ def test_equal_maps_agree_fully_whatever_their_scale_and_a_constant_map_with_non
     with pytest.raises(ValueError, match=r"maps \(5, 6, 7\) and \(5, 3, 3\); upsample"):
         map_agreement(cam, torch.rand(5, 3, 3))
 
+# %% ../nbs/10_depth_comparison.ipynb #4a827360
+def test_depth_is_counted_in_layers_from_the_first_to_the_last():
+    from resnet_tutorial.depth import nearest_layer
+    from resnet_tutorial.depth import relative_depth
+
+    assert relative_depth(["a", "b", "c"]) == {"a": 0, "b": 0.5, "c": 1} and nearest_layer("abcde", 0.3) == "b"
+
 # %% ../nbs/10_depth_comparison.ipynb #a6eca663
 def test_relative_depth_goes_from_zero_to_one_in_even_steps():
     assert relative_depth(["a", "b", "c", "d", "e"]) == {"a": 0, "b": 0.25, "c": 0.5, "d": 0.75, "e": 1}

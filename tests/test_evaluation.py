@@ -124,6 +124,9 @@ def test_a_class_without_a_picture_has_undefined_scores_and_not_zero():
 
 # %% ../nbs/05_evaluation.ipynb #b2da25a6
 def test_calibration_error_is_zero_for_honest_and_large_for_boastful_confidence():
+    from resnet_tutorial.evaluation import calibration_error
+    import numpy as np
+
     hits = np.array([True] * 7 + [False] * 3)
     assert np.isclose(calibration_error(np.full(10, 0.7), hits), 0)
     assert np.isclose(calibration_error(np.full(10, 1.0), hits), 0.3)

@@ -37,6 +37,8 @@ def test_a_picture_keeps_its_proportions_and_a_small_one_its_size():
 
 # %% ../nbs/13_your_own_images.ipynb #06a6cf87
 def test_the_last_layer_is_always_among_those_that_are_picked():
+    from resnet_tutorial.feature_maps import pick_layers
+
     assert pick_layers("abcdefghijk", 3) == ["a", "f", "k"]
     assert pick_layers("ab", 6) == ["a", "b"] and pick_layers("abc", 1) == ["c"]
 

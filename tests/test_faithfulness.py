@@ -14,6 +14,15 @@ class Brightness(nn.Module):
     def forward(self, x):  # (B, 1, 4, 4) -> (B, 2)
         return torch.stack([x[..., :2].sum((1, 2, 3)), x[..., 2:].sum((1, 2, 3))], 1)
 
+# %% ../nbs/11_faithfulness.ipynb #1a22a43d
+def test_a_straight_fall_has_an_area_of_one_half_and_a_map_that_is_the_same_everywhere_has_none():
+    from resnet_tutorial.faithfulness import area_under_curve
+    import torch
+
+    fall, ramp = torch.linspace(1, 0, 11).repeat(2, 1), torch.arange(4.0).view(2, 2)
+    assert area_under_curve(fall, torch.stack([ramp, ramp * 0])).isnan().tolist() == [False, True]
+    torch.testing.assert_close(area_under_curve(fall[:1], ramp[None]), torch.tensor([0.5]))
+
 # %% ../nbs/11_faithfulness.ipynb #d090c9fb
 def test_deleting_what_the_network_sums_up_lowers_its_answer_at_once_and_deleting_the_rest_raises_it():
     images, target = torch.ones(1, 1, 4, 4), torch.tensor([0])

@@ -327,6 +327,9 @@ def test_a_map_is_drawn_by_its_deviations_from_its_mean():
 
 # %% ../nbs/06_feature_maps.ipynb #d57f73b3
 def test_a_value_far_from_the_mean_is_cut_and_never_wraps_round():
+    from resnet_tutorial.feature_maps import standardize_maps
+    import torch
+
     far = torch.zeros(1, 10, 10)
     far[0, 3, 4] = 1.0
     assert standardize_maps(far)[0][0, 3, 4] == 255 and standardize_maps(-far)[0][0, 3, 4] == 0

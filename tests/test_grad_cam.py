@@ -77,6 +77,17 @@ def test_methods_of_several_classes_at_once_are_those_of_one_and_zero_gradients_
         torch.testing.assert_close(method(A, G)[4], method(A, G[4]))
         assert method(A, 0 * G).eq(0).all() and method(0 * A, G).eq(0).all()
 
+# %% ../nbs/09_grad_cam.ipynb #db857c7f
+def test_at_the_last_block_grad_cam_is_the_class_activation_map_divided_by_the_number_of_its_places():
+    from resnet_tutorial.engine.zoo import build_model
+    from resnet_tutorial.cam import class_activation_map
+    from resnet_tutorial.grad_cam import grad_cam
+    import torch
+
+    untrained, noise = build_model("resnet_small", 3).eval(), torch.randn(2, 3, 64, 64)
+    cam, found = class_activation_map(untrained.forward_features(noise), untrained.fc.weight, 1), grad_cam(untrained, noise, 1).maps
+    torch.testing.assert_close(list(found.values())[-1], cam.detach() / cam[0].numel())
+
 # %% ../nbs/09_grad_cam.ipynb #cdd501b7
 def test_the_closed_form_of_the_last_block_is_the_backward_one():
     model, x = seeded(build_model, "resnet18", 5), picture()

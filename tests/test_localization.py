@@ -83,11 +83,6 @@ def test_energy_is_a_share_of_the_positive_part_only():
         energy_pointing_game(cam, truth), torch.tensor([16 / 20, math.nan, math.nan]), equal_nan=True
     )
 
-# %% ../nbs/07_localization.ipynb #f8d09837
-def test_the_energy_of_a_constant_map_is_the_area_share():
-    truth = torch.rand(5, 12, 12, generator=torch.Generator().manual_seed(0)) < 0.3
-    torch.testing.assert_close(energy_pointing_game(constant_map(5, (12, 12)), truth), truth.float().mean((1, 2)))
-
 # %% ../nbs/07_localization.ipynb #ce9f175e
 def test_boxes_are_half_open_and_cover_whole_components():
     cam = torch.zeros(3, 7, 9)
@@ -198,6 +193,15 @@ def test_pixel_average_precision_skips_ignored_pixels_and_is_undefined_without_a
     assert pixel_average_precision(cam, truth, ignore=torch.tensor([[[True, False, False]]])) == 1
     assert math.isnan(pixel_average_precision(cam, torch.zeros_like(truth)))
     assert pixel_average_precision(torch.zeros(1, 1, 3), truth) == pytest.approx(1 / 3)  # a constant map: the area share
+
+# %% ../nbs/07_localization.ipynb #eec3f5c4
+def test_the_energy_of_a_constant_map_is_the_area_share():
+    from resnet_tutorial.localization import constant_map
+    from resnet_tutorial.localization import energy_pointing_game
+    import torch
+
+    marked = torch.rand(5, 12, 12, generator=torch.Generator().manual_seed(0)) < 0.3
+    torch.testing.assert_close(energy_pointing_game(constant_map(5, (12, 12)), marked), marked.float().mean((1, 2)))
 
 # %% ../nbs/07_localization.ipynb #6763eb37
 def test_baselines_know_nothing_of_the_picture():

@@ -83,6 +83,15 @@ def test_a_loss_that_is_not_a_number_is_noticed_at_the_end_of_the_epoch_at_the_l
     with pytest.raises(FloatingPointError, match=r"the loss is nan in epoch 1, step 2, learning rate 0.1, batch of labels \[0\]"):
         trainer.epoch(batches, "epoch 1")
 
+# %% ../nbs/04_training.ipynb #cfbf0395
+def test_with_the_mirror_image_probabilities_are_averaged_and_not_logits():
+    from resnet_tutorial.loop import evaluation_logits
+    import torch
+
+    image = torch.tensor([[[[0.0, 1, 3]]]])  # a network that hands its three pixels on has these logits
+    both = torch.cat([image, image.flip(3)]).flatten(1).softmax(1)
+    torch.testing.assert_close(evaluation_logits(torch.nn.Flatten(), image, flip=True).softmax(1)[0], both.mean(0))
+
 # %% ../nbs/04_training.ipynb #f4be0ac3
 def test_the_mean_loss_weighs_pictures_and_not_batches():
     logits = torch.tensor([[3.0, 0.0], [0.0, 0.0], [-2.0, 1.0]])

@@ -72,6 +72,10 @@ def test_a_shortcut_is_only_built_where_the_shapes_differ():
 
 # %% ../nbs/03_model_building.ipynb #4fcda2fa
 def test_blocks_have_as_many_parameters_as_the_arithmetic_says():
+    from resnet_tutorial.models import BasicBlock
+    from resnet_tutorial.models import Bottleneck
+    from resnet_tutorial.models import count_parameters
+
     assert count_parameters(BasicBlock(256, 256)) == 2 * 9 * 256 * 256 + 2 * 2 * 256
     assert count_parameters(Bottleneck(256, 64)) == 256 * 64 + 9 * 64 * 64 + 64 * 256 + 2 * (64 + 64 + 256)
 
@@ -90,6 +94,11 @@ def test_blocks_agree_with_those_of_torchvision_grouped_ones_too():
 
 # %% ../nbs/03_model_building.ipynb #3c69d0e9
 def test_every_depth_has_the_published_number_of_parameters():
+    from resnet_tutorial.models import DEPTHS
+    from resnet_tutorial.models import count_parameters
+    from resnet_tutorial.models import resnet
+    import torch
+
     counts = {18: 11_689_512, 34: 21_797_672, 50: 25_557_032, 101: 44_549_160, 152: 60_192_808}
     with torch.device("meta"):
         assert {depth: count_parameters(resnet(depth)) for depth in DEPTHS} == counts

@@ -62,6 +62,14 @@ def test_every_stride_of_an_encoder_has_the_channels_that_its_last_map_of_that_s
         assert {64 // m.shape[-1]: m.shape[1] for m in maps.values()} == map_channels(model)
         assert maps[max(maps)].shape == model.forward_features(x).shape and layer_strides(model)["layer1"] in maps
 
+# %% ../nbs/12_residual_unet.ipynb #d0cf876b
+def test_what_is_too_small_is_padded_evenly_what_is_too_large_is_cut_evenly():
+    from resnet_tutorial.residual_unet import calibrate
+    import torch
+
+    row = torch.arange(1.0, 5)[None, None, None]
+    assert calibrate(row, (1, 6)).flatten().tolist() == [0, 1, 2, 3, 4, 0] and calibrate(row, (1, 2)).flatten().tolist() == [2, 3]
+
 # %% ../nbs/12_residual_unet.ipynb #5f394248
 def test_calibration_pads_evenly_cuts_evenly_and_puts_what_is_left_over_at_the_end():
     row = torch.arange(1.0, 5)[None, None, None]

@@ -22,8 +22,8 @@ from .needs import PEERS, PROGRAMS
 
 # %% ../../nbs/workshop/cells.ipynb #ceced2da
 ROLES = {"default_exp", "export", "exporti", "exports", "test", "test_setup", "claim", "prep", "main"}
-FLAGS = {"hide", "notest", "slow", "cuda", "mps", "real_data", "needs", "checkout"}
-_OF_TESTS = {"slow", "cuda", "mps", "real_data", "needs", "checkout"}  # flags that only a test can carry
+FLAGS = {"hide", "notest", "slow", "cuda", "mps", "real_data", "needs", "checkout", "chapters"}
+_OF_TESTS = {"slow", "cuda", "mps", "real_data", "needs", "checkout", "chapters"}  # flags that only a test can carry
 QUARTO = {"eval:", "echo:", "output:", "include:", "warning:", "label:", "column:", "code-fold:", "code-summary:"}
 QUARTO |= {"fig-cap:", "fig-alt:", "fig-align:", "fig-width:", "fig-height:", "layout-ncol:", "tbl-cap:"}
 _TAKES_NAME = {"default_exp", "prep"}
@@ -44,11 +44,12 @@ def check_directives(
 ) -> None:
     "Refuse directives that nbdev would ignore, or of which it would heed one only."
     given = cell.directives_
-    if unknown := sorted(given.keys() - ROLES - FLAGS - QUARTO):
+    top = list(takewhile(lambda line: re.match(r"\s*(#|%%|$)", line), source.splitlines()))
+    magics = set(re.findall(r"^\s*%%(\S+)", "\n".join(top), re.M))  # nbdev takes `%%time` for a directive
+    if unknown := sorted(given.keys() - ROLES - FLAGS - QUARTO - magics):
         raise ValueError(f"unknown directive {unknown[0]!r}; known are {', '.join(sorted(ROLES | FLAGS | QUARTO))}")
     if len(roles := sorted(ROLES & given.keys())) > 1:
         raise ValueError(f"the directives {' and '.join(roles)} exclude each other")
-    top = list(takewhile(lambda line: re.match(r"\s*(#|%%|$)", line), source.splitlines()))
     is_directive = [bool(re.match(r"\s*#\s*\|", line)) for line in top if line.lstrip().startswith("#")]
     if is_directive != sorted(is_directive, reverse=True):
         raise ValueError("a directive stands below a comment, where nbdev ignores it: move it to the first line")

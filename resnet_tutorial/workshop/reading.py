@@ -82,7 +82,7 @@ def _read_cells(path: Path, home: Path) -> list:
             check_directives(cell, source)
             check_python(cell, source)
             if role_of(cell) == "test":
-                marks = tuple(mark for mark in ("slow", "cuda") if mark in cell.directives_)
+                marks = tuple(mark for mark in ("slow", "cuda", "chapters") if mark in cell.directives_)
                 words, needs = " ".join(cell.directives_["test"]), needs_of(cell.directives_)
                 cell.test_ = as_test(without_quarto(cell.source), words, marks, needs)
         except ValueError as error:

@@ -53,7 +53,7 @@ def _make_python(
     made: dict[str, str],  # file -> notebook; gains this notebook's files
 ) -> None:
     "Write the module, the tests and the preparation scripts of one notebook."
-    source = scratch / notebook.name
+    source, tests = scratch / notebook.name, _test_cells(notebook, library)  # first: nbdev makes the exported imports relative
     if exported := notebook.of("export", "exporti", "exports"):
         _reserve_file(made, f"{library}/{notebook.module.replace('.', '/')}.py", notebook)
         title = [cell for cell in notebook.cells if cell.cell_type == "markdown" and cell.source.startswith("# ")]
@@ -65,7 +65,7 @@ def _make_python(
     if main := notebook.of("main"):
         plain[f"{library}/__main__.py"] = main
     if notebook.of("test", "claim"):
-        plain[notebook.test_file] = _test_cells(notebook, library)
+        plain[notebook.test_file] = tests
     for file, cells in plain.items():
         _reserve_file(made, file, notebook)
         for cell in cells:

@@ -90,28 +90,34 @@ class Flow:
             self.take(ast.Assign([target], ast.Constant(None), lineno=0))
 
 # %% ../../nbs/workshop/scopes.ipynb #21614194
+def _add_pattern(flow: Flow, pattern: ast.pattern) -> None:
+    "Add the pattern of a `case`: what it compares with, and what it binds."
+    for part in ast.walk(pattern):
+        for expression in (getattr(part, "value", None), getattr(part, "cls", None)):
+            if isinstance(expression, ast.expr):
+                flow.read(expression)
+        flow.bound |= {name for name in (getattr(part, "name", None), getattr(part, "rest", None)) if name}
+
+# %% ../../nbs/workshop/scopes.ipynb #cbdc2b7c
 def _add_block(flow: Flow, node: ast.AST) -> None:
-    "Add a statement, the statements in it in their order; of branches, all."
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or not hasattr(node, "body"):
-        handled = isinstance(node, ast.Match)
-        if not handled:
-            return flow.take(node)
+    "Add a statement, and the statements in it in their order; of branches, all."
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or not {"body", "cases"} & set(node._fields):
+        return flow.take(node)
     for name in ("test", "iter", "subject", "type"):  # of if and while, for, match, except
         flow.read(getattr(node, name, None))
     flow.assign(getattr(node, "target", None))
     for item in getattr(node, "items", []):
         flow.read(item.context_expr)
         flow.assign(item.optional_vars)
-    for part in ast.walk(node.pattern) if isinstance(node, ast.match_case) else []:
-        flow.read(getattr(part, "value", None) or getattr(part, "cls", None))
-        flow.bound |= {name for name in (getattr(part, "name", None), getattr(part, "rest", None)) if name}
-    flow.read(getattr(node, "guard", None))
+    if isinstance(node, ast.match_case):
+        _add_pattern(flow, node.pattern)
+        flow.read(node.guard)
     flow.bound |= {node.name} if isinstance(node, ast.ExceptHandler) and node.name else set()
     for block in ("body", "handlers", "cases", "orelse", "finalbody"):
         for inner in getattr(node, block, []):
             _add_block(flow, inner)
 
-
+# %% ../../nbs/workshop/scopes.ipynb #1a46a2a3
 def read_flow(
     source: str,  # of a cell; magics may be in it
 ) -> Flow:
@@ -203,7 +209,7 @@ def _claim_problems(notebook: Notebook, claim, flow: Flow) -> list[str]:
         problems.append(f"assigns {', '.join(taken)}, which belongs to the chapter; choose another name")
     return problems
 
-
+# %% ../../nbs/workshop/scopes.ipynb #afd4344c
 def claim_imports(
     notebook: Notebook,
     claim,  # one of its cells

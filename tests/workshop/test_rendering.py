@@ -31,8 +31,17 @@ def test_test_cells_become_pytest_functions_and_slow_ones_are_marked():
     with mini_repo({"01_data": DATA + tests}) as root:
         text = render(root)["tests/test_data.py"].content.decode()
     assert "# %% ../nbs/01_data.ipynb #cell-5\ndef test_one_is_one():\n    assert one() == 1\n" in text
-    assert "@pytest.mark.slow\n@pytest.mark.cuda\ndef test_a_slow_one():\n    assert one() == 1\n" in text
+    assert '@pytest.mark.slow\n@pytest.mark.cuda\n@skip_without("cuda")\ndef test_a_slow_one():\n    assert one() == 1\n' in text
+    assert "import pytest\nfrom resnet_tutorial.workshop.needs import skip_without\n" in text
     assert text.count("import pytest") == 1 and text.index("import pytest") < text.index("@pytest")
+
+# %% ../../nbs/workshop/rendering.ipynb #43d3aa76
+def test_the_needs_of_a_test_become_one_mark_with_a_reason():
+    cells = ["#| test_setup\nimport pytest", "#| test a\n#| real_data pets dogs\n#| needs timm captum\n#| checkout\nassert True", "#| test b\n#| mps\nassert True"]
+    with mini_repo({"01_data": DATA + cells}) as root:
+        text = render(root)["tests/test_data.py"].content.decode()
+    assert '@skip_without("checkout", "real_data pets", "real_data dogs", "timm", "captum")\ndef test_a()' in text
+    assert '@skip_without("mps")\ndef test_b()' in text and text.count("import pytest") == 1
 
 # %% ../../nbs/workshop/rendering.ipynb #120c20bb
 def test_a_notebook_without_a_module_names_its_test_file_after_itself():

@@ -76,12 +76,13 @@ def test_a_name_that_readers_get_too_late_is_refused_and_one_that_they_get_in_ti
 
 # %% ../../nbs/workshop/scopes.ipynb #9973435b
 def test_a_claim_becomes_a_pytest_function_that_imports_what_it_needs():
-    cells = ["#| export\nimport math\n_half = 0.5", "import os.path\nfrom fractions import Fraction as F",
-             "#| claim Two halves, or one\ntwo = _half + float(F(1, 2))\nassert math.isclose(two, one()) and os.path",
+    cells = ["#| export\nimport math\nfrom mini.engine.tools import five\n_half = 0.5", "import os.path\nfrom fractions import Fraction as F",
+             "#| claim Two halves, or one\ntwo = _half + float(F(1, 2))\nassert math.isclose(two, one()) and os.path and five",
              "#| prep numbers\ndef three():\n    return 3", "#| claim three is more\nassert three() > one()"]
-    with mini_repo({"01_data": [*DATA, *cells]}) as root:
+    tools = ["#| default_exp engine.tools", "#| export\nfive = 5"]
+    with mini_repo({"01_data": [*DATA, *cells], "engine/tools": tools}) as root:
         made = render(root)["tests/test_data.py"].content.decode()
-    wanted = ["import math", "from mini.data import _half", "from fractions import Fraction as F", "from mini.data import one", "import os.path"]
+    wanted = ["import math", "from mini.data import _half", "from fractions import Fraction as F", "from mini.data import one", "import os.path", "from mini.engine.tools import five"]
     body = made.partition("def test_two_halves_or_one():\n")[2].partition("# %%")[0]
     assert all(f"    {line}\n" in body for line in wanted) and "    two = _half + float(F(1, 2))\n" in body
     assert "def test_three_is_more():\n    from mini.data import one\n    from data_prep.numbers import three\n" in made
