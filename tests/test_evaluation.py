@@ -17,7 +17,6 @@ from sklearn.metrics import accuracy_score, f1_score
 from resnet_tutorial.data import open_data
 from resnet_tutorial.evaluation import (
     SkippedImages,
-    calibration_error,
     evaluate,
     list_pictures,
     most_confused,

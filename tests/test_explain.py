@@ -12,7 +12,7 @@ from PIL import Image
 from resnet_tutorial.depth import model_agreement
 from resnet_tutorial.evaluation import predict_files
 from resnet_tutorial.engine.name_tables import read_names_csv
-from resnet_tutorial.explain import explain, full_picture, pick_layers, save_cams
+from resnet_tutorial.explain import explain, full_picture, save_cams
 from resnet_tutorial.engine.recipes import Recipe
 from resnet_tutorial.engine.fit import fit
 

@@ -20,6 +20,7 @@ from ..engine.checksums import read_table
 from ..evaluation import plot_confusion, predict, read_pictures, save_figure
 from ..explain import full_picture
 from ..engine.files import write_text
+from ..engine.names import label_text
 from ..engine.saved_runs import Run, load_run
 from ..engine.fit import plot_history
 from .unet_csv import ANALYSIS_KEYS, SUBJECTS, read_analysis
@@ -57,7 +58,7 @@ def class_names_of(run: Run, file: Path | None) -> dict[str, str]:  # the run's 
         return {name: name for name in run.class_names}
     if not file.is_file():
         raise FileNotFoundError(f"classNamePath {file}: no such file; give {ANALYSIS_KEYS['classNamePath']}")
-    lines = [line.partition(" ") for line in file.read_text().splitlines()]
+    lines = [line.partition(" ") for line in file.read_text(encoding="utf-8").splitlines()]
     known = {wnid: names.strip() for wnid, _, names in lines}
     first = {names.split(",")[0]: names for names in known.values()}
     return {name: known.get(name, first.get(name, name)) for name in run.class_names}
@@ -79,7 +80,7 @@ def draw_panel(
         axis.set_axis_off()
         axis.set_title(name, fontsize=9)
     figure.colorbar(drawn, ax=axes[2], fraction=0.046)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(label_text(title, 120, "\n"), fontsize=10)
     return figure
 
 # %% ../../nbs/workshop/analysis.ipynb #854eb6e9
@@ -122,7 +123,7 @@ def _save_confusion(run: Run, predictions: pd.DataFrame, folder: Path, limit: in
         return []
     side = 3.2 + 0.28 * len(run.class_names)
     figure, axis = plt.subplots(figsize=(side + 1, side), dpi=100, layout="constrained")
-    plot_confusion(predictions, run.class_names, axis)
+    plot_confusion(predictions, run.class_names, axis, limit)
     save_figure(figure, folder / "confusion.png")
     return [folder / "confusion.png"]
 

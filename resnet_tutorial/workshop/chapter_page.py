@@ -20,7 +20,7 @@ from nbformat.v4 import new_notebook, new_output
 from ..engine.files import write_bytes
 from .jobs import Job, untag_skipped
 from .outputs import figures_of, mark_broken, numbers_of, place_of, source_ids
-from .parameters import reason_of
+from .parameters import load_notebook, reason_of
 
 # %% ../../nbs/workshop/chapter_page.ipynb #3416d30d
 def attempt(broken: list[dict], what: str, step: Callable, *arguments) -> object:  # None where it failed
@@ -61,7 +61,7 @@ def _tidy_copy(job: Job):
 
 def _bare_source(job: Job):
     "The notebook without outputs, where no readable copy was left: older outputs would pass for new ones."
-    notebook = nbformat.read(job.path, 4)
+    notebook = load_notebook(job.path)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None

@@ -8,7 +8,9 @@ __all__ = ['app', 'PICTURES', 'OUT', 'options', 'build_command', 'execute_comman
            'results_command', 'show_warning', 'main']
 
 # %% ../../nbs/workshop/cli.ipynb #d3cf73d9
+import csv
 import functools
+import io
 import os
 import sys
 import warnings
@@ -16,6 +18,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ..engine.names import printable
 
 # %% ../../nbs/workshop/cli.ipynb #59ba3ad4
 app = typer.Typer(
@@ -98,7 +102,7 @@ def train_command(
         if loss != loss:  # nothing was left for validation
             split, loss, accuracy = "training", last.train_loss, last.train_accuracy
         typer.echo(f"{len(run.history)} epochs; the last: {split} loss {loss:.4f}, accuracy {accuracy:.2%}")
-        typer.echo(f"run folder: {run.folder}")
+        typer.echo(f"run folder: {printable(run.folder)}")
 
 # %% ../../nbs/workshop/cli.ipynb #d0d3b1e0
 @app.command("evaluate")
@@ -116,8 +120,8 @@ def evaluate_command(
     scores = evaluate(trained, split, flip)
     typer.echo("\n".join(f"{name:18} {value}" for name, value in scores.items() if name != "per_class"))
     for name, each in scores["per_class"].items():
-        typer.echo(f"{name:18} " + ", ".join(f"{key} {value:.4g}" for key, value in each.items() if value is not None))
-    typer.echo(f"kept in {trained.folder / 'report'}")
+        typer.echo(f"{printable(name):18} " + ", ".join(f"{key} {value:.4g}" for key, value in each.items() if value is not None))
+    typer.echo(f"kept in {printable(trained.folder / 'report')}")
 
 # %% ../../nbs/workshop/cli.ipynb #bc728ccc
 PICTURES = typer.Argument(help="Picture files, or folders that hold some.")
@@ -134,32 +138,50 @@ def predict_command(
 ) -> None:
     "Name the class of new pictures; predictions.csv has the probability of every class."
     from resnet_tutorial.evaluation import predict_files
-    from resnet_tutorial.engine.files import write_safely
+    from resnet_tutorial.engine.name_tables import write_names_csv
     from resnet_tutorial.engine.saved_runs import load_run
 
     trained = load_run(run, checkpoint)
     folder = out or run / f"new{trained.tag}"
     must_replace(folder / "predictions.csv", ["path", "predicted", "confidence"])
+    must_replace(folder / "skipped.csv", ["path", "reason"])
     answers = predict_files(trained, pictures)
-    write_safely(folder / "predictions.csv", lambda part: answers.to_csv(part, index=False))
+    write_names_csv(answers, folder / "predictions.csv")
     _print_answers(answers)
     if cam:
         from resnet_tutorial.explain import save_cams
 
-        typer.echo(f"{len(save_cams(trained, pictures, folder))} files of maps")
-    typer.echo(f"kept in {folder}")
+        typer.echo(f"{len(save_cams(trained, answers.path, folder))} files of maps")
+    typer.echo(f"kept in {printable(folder)}")
+    _end(answers.attrs["skipped"], folder)
 
 # %% ../../nbs/workshop/cli.ipynb #08371f1d
 def must_replace(file: Path, columns: list[str]) -> None:
     "FileExistsError where a table of another kind, perhaps somebody's work, has the name of one that is to be written."
-    if file.exists() and not file.read_bytes().startswith(",".join(columns).encode()):
+    if not file.exists():
+        return
+    lines = csv.reader(io.StringIO(file.read_bytes().decode("utf-8-sig", "replace"), newline=""))
+    if next(lines, [])[: len(columns)] != columns:
         raise FileExistsError(f"{file} is another table than the one to be written; move it away or choose another --out")
 
 
 def _print_answers(answers) -> None:
     "A line a picture: class, probability, path."
     for answer in answers.itertuples():
-        typer.echo(f"{answer.predicted:16} {answer.confidence:7.2%}  {answer.path}")
+        typer.echo(f"{printable(answer.predicted):16} {answer.confidence:7.2%}  {printable(answer.path)}")
+
+
+def _end(skipped: list[tuple[str, str]], folder: Path) -> None:
+    "Write skipped.csv, and end with exit code 1, where files were no usable images; a table of an earlier call is replaced."
+    import pandas as pd
+
+    from resnet_tutorial.engine.name_tables import write_names_csv
+
+    if skipped or (folder / "skipped.csv").exists():
+        write_names_csv(pd.DataFrame(skipped, columns=["path", "reason"]), folder / "skipped.csv")
+    if skipped:
+        typer.echo(f"{len(skipped):,} files are no usable images and were left out: {printable(folder / 'skipped.csv')}", err=True)
+        raise typer.Exit(1)
 
 # %% ../../nbs/workshop/cli.ipynb #71993a13
 @app.command("explain")
@@ -179,10 +201,12 @@ def explain_command(
     trained = load_run(run, checkpoint)
     folder = out or run / f"new{trained.tag}"
     must_replace(folder / "explanations.csv", ["path", "predicted", "confidence", "layer", "peak_x", "peak_y"])
+    must_replace(folder / "skipped.csv", ["path", "reason"])
     told = explain(trained, pictures, layers, method, target)
     files = told.save(folder)
     _print_answers(told.answers)
-    typer.echo(f"{len(files) - 1} strips of {len(told.cams.maps)} layers and explanations.csv kept in {folder}")
+    typer.echo(f"{len(files) - 1} strips of {len(told.cams.maps)} layers and explanations.csv kept in {printable(folder)}")
+    _end(told.skipped, folder)
 
 # %% ../../nbs/workshop/cli.ipynb #b3ab2f6c
 @app.command("analyze")
@@ -196,7 +220,7 @@ def analyze_command(
     from resnet_tutorial.workshop.analysis import analyze
 
     done = analyze(csv, out, split, count)
-    typer.echo(done.text + f"{len(done.files)} files in {done.folder}")
+    typer.echo(printable(done.text + f"{len(done.files)} files in {done.folder}", keep="\n"))
 
 
 @app.command("results")
@@ -212,14 +236,18 @@ def results_command(
 
 # %% ../../nbs/workshop/cli.ipynb #957bb1ef
 def show_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    "A warning about a damaged file as one line; others with the place that they come from."
-    ours = category.__name__ == "DamageWarning"  # its module would import torch
-    typer.echo(f"warning: {message}" if ours else warnings.formatwarning(message, category, filename, lineno), err=True)
+    "A warning about files that are damaged or left out as it is; others with the place that they come from."
+    ours = category.__name__ in ("DamageWarning", "SkippedImages")  # their modules would import torch
+    text = f"warning: {message}" if ours else warnings.formatwarning(message, category, filename, lineno)
+    typer.echo(printable(text, keep="\n"), err=True)
 
 
 def main() -> None:
     "The entry point of `resnet-tutorial` and of `python -m resnet_tutorial`."
+    from resnet_tutorial.engine.systems import print_any_text
+
     warnings.showwarning = show_warning
+    print_any_text()
     try:
         app(prog_name="resnet-tutorial")
     except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
@@ -228,5 +256,5 @@ def main() -> None:
         message = str(error)
         if isinstance(error, ModuleNotFoundError):
             message += "; `pip install 'resnet_tutorial[notebooks]'` installs what building and executing notebooks need"
-        typer.echo(f"error: {message}", err=True)
+        typer.echo(f"error: {printable(message, keep=chr(10))}", err=True)
         raise SystemExit(2) from None

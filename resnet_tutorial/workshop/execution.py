@@ -24,7 +24,7 @@ from .chapter_page import save_notebook
 from .jobs import Job, skip_flags
 from .one_notebook import Interrupts, execute_one
 from .outputs import for_json
-from .parameters import plan_parameters, read_parameters, reason_of, settle_paths
+from .parameters import load_notebook, plan_parameters, read_parameters, reason_of, settle_paths
 from .report_page import Report, duration, verdict
 from .selection import read_settings, select_notebooks
 
@@ -57,7 +57,7 @@ class Progress:
     "A bar over all cells on a terminal, and a line when a notebook starts and ends."
 
     def __init__(self, jobs: list[Job], say: Callable | None):
-        cells = [cell for job in jobs for cell in nbformat.read(job.path, 4).cells if cell.cell_type == "code"]
+        cells = [cell for job in jobs for cell in load_notebook(job.path).cells if cell.cell_type == "code"]
         self.bar = tqdm(total=len(cells), unit="cell", disable=say is not None or not sys.stderr.isatty(), leave=False)
         self.say = say or (lambda text: tqdm.write(text, file=sys.stdout))
 

@@ -70,7 +70,7 @@ def mini_repo(
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve()
         (root / "nbs").mkdir()
-        (root / "settings.ini").write_text(MINI_SETTINGS)
+        (root / "settings.ini").write_text(MINI_SETTINGS, encoding="utf-8")
         for name, sources in notebooks.items():
             path = root / "nbs" / f"{name}.ipynb"
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,19 +11,20 @@ import threading
 from collections.abc import Callable
 from traceback import format_exception
 
-import nbformat
 import papermill
 from nbconvert.filters import strip_ansi
 
 from .chapter_page import finish_notebook
 from .jobs import Job, tag_skipped
+from .bounded import BOUNDED, shortened
 from .kernels import KernelWatch, LocalKernel
 from .outputs import for_json, place_of, source_ids
+from .parameters import load_notebook
 
 # %% ../../nbs/workshop/one_notebook.ipynb #eaf9191f
 def _execute_with_papermill(job: Job, watch: KernelWatch) -> None:
     "Execute a notebook with papermill; the executed copy is written even when a cell fails."
-    notebook = nbformat.read(job.path, 4)
+    notebook = load_notebook(job.path)
     tag_skipped(notebook, job.skip)
     papermill.execute_notebook(
         notebook,
@@ -32,7 +33,9 @@ def _execute_with_papermill(job: Job, watch: KernelWatch) -> None:
         cwd=job.path.parent,
         kernel_name="python3",
         language="python",
+        engine_name=BOUNDED,
         progress_bar=False,
+        autosave_cell_every=0,  # the copy is written after each cell and not, larger every time, within one
         kernel_manager_class=type("WatchedKernel", (LocalKernel,), {"watch": watch, "root": job.root}),
         on_cell_execute=watch.begin,  # before the cell is sent; the timeout is asked for only afterwards
         timeout_func=watch.remaining,
@@ -46,7 +49,7 @@ def error_entry(job: Job, error: BaseException, cell) -> dict:
     message = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else f"{type(error).__name__}: {error}"
     lines = getattr(error, "traceback", None) or format_exception(error)
     traceback = lines if isinstance(lines, str) else "\n".join(map(str, lines))
-    found = {"message": strip_ansi(message.strip()), "traceback": strip_ansi(traceback)}
+    found = {"message": strip_ansi(shortened(message.strip())), "traceback": strip_ansi(shortened(traceback))}
     return found | place_of(cell, source_ids(job.path))
 
 # %% ../../nbs/workshop/one_notebook.ipynb #2d97d62d

@@ -18,12 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-import nbformat
 from nbformat.v4 import new_output
 from PIL import Image, UnidentifiedImageError
 
 from data_prep.images import to_rgb
-from .parameters import reason_of
+from .parameters import load_notebook, reason_of
 
 # %% ../../nbs/workshop/outputs.ipynb #ae8c5c4e
 NUMBER_MIME = "application/vnd.resnet-tutorial.number+json"
@@ -143,8 +142,8 @@ def figures_of(notebook, title: str) -> list[dict]:
 def source_ids(path: Path) -> list[str]:
     "The ids of a notebook's cells, in order; none where the file was damaged since the execution began."
     try:
-        return [cell.get("id") for cell in nbformat.read(path, 4).cells]
-    except (OSError, ValueError, nbformat.reader.NotJSONError):
+        return [cell.id for cell in load_notebook(path).cells]
+    except (OSError, ValueError):
         return []
 
 

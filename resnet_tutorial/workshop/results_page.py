@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from data_prep.sources import SOURCES
 from ..engine.files import write_safely
+from ..engine.name_tables import read_names_csv
 from ..engine.saved_results import beside, kept_runs, markdown, percent, readme_table, run_table
 from resnet_tutorial.workshop.study_tables import (
     accuracy_figure,
@@ -35,7 +36,7 @@ def source_table(
 ) -> pd.DataFrame:  # a row per figure of a source
     "The sources' figures, ours beside them, and whether the comparison is fair."
     table = run_table(kept_runs(results))
-    return beside(table, pd.read_csv(Path(results) / "sources.csv")).drop(columns=["their budget", "our budget"])
+    return beside(table, read_names_csv(Path(results) / "sources.csv")).drop(columns=["their budget", "our budget"])
 
 # %% ../../nbs/workshop/results_page.ipynb #c4862ad2
 @dataclass(frozen=True)

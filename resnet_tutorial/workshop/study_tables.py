@@ -12,6 +12,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..engine.name_tables import read_names_csv
+from ..engine.names import label_text
 from ..engine.saved_results import kept_runs, percent, run_table, spread, with_both
 
 # %% ../../nbs/workshop/study_tables.ipynb #2319e9ef
@@ -34,7 +36,7 @@ def experiments(
 
 def fundus_table(results: Path) -> pd.DataFrame:
     "Grouped folds beside naive ones."
-    folds, rows = pd.read_csv(results / "fundus" / "folds.csv"), []
+    folds, rows = read_names_csv(results / "fundus" / "folds.csv"), []
     columns = {"accuracy": "accuracy_without_flip", "with mirror averaging": "accuracy", "macro recall": "macro_recall", "ROC-AUC": "roc_auc"}
     for split, part in folds.groupby("split", sort=False):
         row = {"split": split, "folds": len(part), "test images": part.images.sum()}
@@ -45,7 +47,7 @@ def fundus_table(results: Path) -> pd.DataFrame:
 def depth_table(results: Path) -> pd.DataFrame:
     "The two halves of the claim about depth for every network that was compared."
     rows = []
-    for found in pd.concat([pd.read_csv(results / name / "claim.csv") for name in ("depth", "depth_shortcut")]).itertuples():
+    for found in pd.concat([read_names_csv(results / name / "claim.csv") for name in ("depth", "depth_shortcut")]).itertuples():
         change = f"{found.area_change:+.2f} ({found.area_change_low:+.2f} to {found.area_change_high:+.2f})"
         lost = f"{percent(found.lost)} ({100 * found.lost_low:.1f} to {100 * found.lost_high:.1f})"
         row = {"network": found.model, "accuracy": percent(found.accuracy), "change of the map's area": change, "finer?": yes(found.finer)}
@@ -60,7 +62,7 @@ def yes(value: bool) -> str:
 # %% ../../nbs/workshop/study_tables.ipynb #c7eb5f56
 def unet_table(results: Path) -> pd.DataFrame:
     "Pixel average precision of the class activation maps: the plain network, the U-Net, and a map that never looks."
-    scores = pd.read_csv(results / "unet" / "summary.csv").fillna({"method": ""})
+    scores = read_names_csv(results / "unet" / "summary.csv")
     rows = []
     for (data, truth), part in scores[scores.method.isin(["CAM", ""])].groupby(["data", "truth"], sort=False):
         said = {row.network: percent(row.pixel_ap_mean, row.pixel_ap_std) for row in part.itertuples()}
@@ -84,11 +86,11 @@ def accuracy_figure(results: Path, data: str) -> Figure:
     flipped = table[table.mirrored.notna()]
     if len(flipped):
         axis.plot(100 * flipped.plain, flipped.index, "o", markerfacecolor="none", color=RED, label="without mirror averaging")
-    sources = pd.read_csv(results / "sources.csv") if (results / "sources.csv").is_file() else pd.DataFrame({"data": [], "figure": []})
+    sources = read_names_csv(results / "sources.csv") if (results / "sources.csv").is_file() else pd.DataFrame({"data": [], "figure": []})
     for i, figure_of in enumerate(sources[sources.data == data].figure):
         label = "the sources' figures" if i == 0 else None
         axis.axvline(float(figure_of.split()[0]), color="grey", linestyle=":", linewidth=0.9, label=label)
-    axis.set_yticks(table.index, table.run)
+    axis.set_yticks(table.index, table.run.map(label_text))
     finish(axis, "test accuracy, %")
     return figure
 
@@ -103,21 +105,21 @@ def finish(axis, label: str) -> None:
 # %% ../../nbs/workshop/study_tables.ipynb #a8d56a81
 def depth_figure(results: Path) -> Figure:
     "How the area of the maps changes with depth, and how often an early focus is lost: means with 95 % intervals."
-    table = pd.concat([pd.read_csv(results / name / "claim.csv") for name in ("depth", "depth_shortcut")], ignore_index=True)
+    table = pd.concat([read_names_csv(results / name / "claim.csv") for name in ("depth", "depth_shortcut")], ignore_index=True)
     figure = Figure(figsize=(8, 1.2 + 0.3 * len(table)), dpi=90, layout="constrained")
     axis = figure.subplots()
     for column, shift, color, label in (("area_change", -0.12, BLUE, "change of the area"), ("lost", 0.12, RED, "share of images whose early focus is lost")):
         spans = pd.concat([table[column] - table[f"{column}_low"], table[f"{column}_high"] - table[column]], axis=1).T.to_numpy()
         axis.errorbar(table[column], table.index + shift, xerr=spans, fmt="o", color=color, capsize=3, label=label)
     axis.axvline(0, color="grey", linewidth=0.8)
-    axis.set_yticks(table.index, table.model)
+    axis.set_yticks(table.index, table.model.map(label_text))
     finish(axis, "first block to last block")
     return figure
 
 # %% ../../nbs/workshop/study_tables.ipynb #55d0a511
 def unet_figure(results: Path) -> Figure:
     "Pixel average precision of the class activation maps per data set and truth, with the standard deviation over trainings."
-    table = pd.read_csv(results / "unet" / "summary.csv").fillna({"method": ""})
+    table = read_names_csv(results / "unet" / "summary.csv")
     table = table[table.method.isin(["CAM", ""])]
     groups = list(table.groupby(["data", "truth"], sort=False))
     figure = Figure(figsize=(8, 1.2 + 0.34 * len(groups)), dpi=90, layout="constrained")
@@ -127,6 +129,6 @@ def unet_figure(results: Path) -> Figure:
         chosen = pd.concat([part[part.network.str.startswith(start)].head(1) for _, part in groups])
         spans = 100 * chosen.pixel_ap_std.fillna(0)
         axis.errorbar(100 * chosen.pixel_ap_mean, [i + shift for i in range(len(groups))], xerr=spans, fmt=mark, color=color, capsize=3, label=label)
-    axis.set_yticks(range(len(groups)), [f"{data}, {truth}" for (data, truth), _ in groups])
+    axis.set_yticks(range(len(groups)), [label_text(f"{data}, {truth}") for (data, truth), _ in groups])
     finish(axis, "pixel average precision of the map, %")
     return figure

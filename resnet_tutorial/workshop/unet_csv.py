@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..engine.checksums import parse
-from ..engine.files import write_text
+from ..engine.files import read_utf8, write_text
 from ..engine.recipe_files import check_recipe, find_recipe, load_recipe, read_overrides
 from ..engine.names import did_you_mean
 from ..engine.recipes import Recipe
@@ -117,9 +116,9 @@ def load_csv(
 ) -> Recipe:
     "Read, change and check the Residual U-Net system's CSV, as `load_recipe` does with a recipe."
     changes, path = read_overrides(overrides), find_recipe(name)
-    values, places = read_csv_recipe(path.read_text(encoding="utf-8-sig"), path)
+    values, places = read_csv_recipe(read_utf8(path), path)
     values = resolve_paths(values, changes.get("data_root", data_root))
-    return check_recipe(values, places, path, data_root, out_dir, {"epochs": epochs, "seed": seed} | changes)
+    return check_recipe(values, places, path, data_root, out_dir, {"epochs": epochs or None, "seed": seed} | changes)
 
 
 def loader_for(name: str | Path) -> Callable[..., Recipe]:
@@ -153,7 +152,7 @@ class AnalysisTable:
 def read_analysis(path: str | Path) -> AnalysisTable:
     "Read a table of five rows key,value; ValueError names the line and what would be right."
     path, rows = Path(path), {}
-    content = parse(path, path.read_bytes(), lambda content: content.decode("utf-8-sig"))
+    content = read_utf8(path)
     for line, text in enumerate(content.splitlines(), 1):
         key, comma, value = (part.strip() for part in text.partition(","))
         if text.strip() and (not comma or key not in ANALYSIS_KEYS or key in rows):

@@ -58,8 +58,8 @@ def test_under_pytest_and_nbdev_test_and_outside_of_ipython_nothing_is_registere
     pass_over_tests()
     for first in ("", "import IPython; ", "from IPython.core.interactiveshell import InteractiveShell as S; s = S.instance(); "):
         code = f"{first}from resnet_tutorial.engine.readers import pass_over_tests; pass_over_tests()"
-        code += "; print(len(s.input_transformers_cleanup))" if "instance" in first else "; print('none')"
+        code += "; print('_pass_over' in [getattr(t, '__name__', '') for t in s.input_transformers_cleanup])" if "instance" in first else "; print('none')"
         for env in ({}, {"IN_TEST": "1"}):
             clean = {key: value for key, value in os.environ.items() if key != "IN_TEST"}
             done = subprocess.run([sys.executable, "-c", code], env=clean | env, capture_output=True, text=True, check=True, encoding="utf-8")
-            assert done.stdout.strip() == ("none" if "instance" not in first else "4" if env else "5")
+            assert done.stdout.strip() == ("none" if "instance" not in first else str(not env))

@@ -17,3 +17,10 @@ def test_flagged_cells_are_skipped_unless_asked_for_and_lose_the_tag_afterwards(
             assert "skip-execution" not in (out / "00_a.ipynb").read_text(encoding="utf-8")
         with pytest.raises(ValueError, match="unknown flag 'slo'; known are cuda, notest, slow"):
             execute_notebooks([], flags=["slo"], root=root)
+
+# %% ../../nbs/workshop/jobs.ipynb #990c2a9c
+def test_an_execution_passes_over_tests_as_a_reader_does_and_runs_claims():
+    cells = ["print('plain')", "#| test a\nprint('test')", "#| test_setup\nprint('set-up')", "#| claim b\nassert not print('claim')", "# why\n#|test c\nreturn"]
+    with mini_repo({"00_a": cells}) as root:
+        assert execute_notebooks([], out=root / "out", flags=["slow"], root=root, say=str)["status"] == "ok"
+        assert texts_of(root / "out" / "00_a.ipynb") == ["plain\n", "claim\n"]
