@@ -16,6 +16,7 @@ from .errors import DataError
 from .images import file_bytes, read_header, write_png
 from .reading import class_tree
 from .tree import Listing, files_below, found_names, opened, seen_from, subfolders
+from resnet_tutorial.engine.files import read_utf8
 
 BOX = ["box_x0", "box_y0", "box_x1", "box_y1"]
 
@@ -184,6 +185,14 @@ def list_oxford_pets(source: Path, work: Path, breeds: bool) -> Listing:
     table = table.assign(class_name=table.breed if breeds else table.class_name).drop(columns="breed")
     return Listing(folder, table, skipped, names, extra={"box_kind": "head"})
 
+# %% ../nbs/preparation/sources.ipynb #05aec1f0
+def _text_of(file: Path) -> str:
+    "The text of a file that the user may have given; DataError where it is none."
+    try:
+        return read_utf8(file)
+    except (ValueError, OSError) as error:
+        raise DataError(f"{file} cannot be read ({error})") from None
+
 # %% ../nbs/preparation/sources.ipynb #72672668
 IMAGENETTE = {
     "n01440764": "tench", "n02102040": "English springer", "n02979186": "cassette player", "n03000684": "chain saw",
@@ -202,9 +211,12 @@ def _imagenet_names(
     known = ("imagenet_class_index.json", "LOC_synset_mapping.txt")
     for place in [Path(file)] if file else [base / name for base in (folder, folder.parent) for name in known]:
         if place.is_file() and place.suffix == ".json":
-            return {wnid: name.replace("_", " ") for wnid, name in json.loads(place.read_text(encoding="utf-8")).values()}
+            try:
+                return {wnid: name.replace("_", " ") for wnid, name in json.loads(_text_of(place)).values()}
+            except (ValueError, AttributeError, TypeError, RecursionError) as error:
+                raise DataError(f"{place} is no class index such as ImageNet's ({error})") from None
         if place.is_file():
-            lines = [line.partition(" ") for line in place.read_text(encoding="utf-8").splitlines()]
+            lines = [line.partition(" ") for line in _text_of(place).splitlines()]
             return {wnid: names.split(",")[0] for wnid, _, names in lines}
     return IMAGENETTE
 

@@ -59,9 +59,19 @@ def _one_of(value: str, allowed: tuple[str, ...]) -> str:
         raise DataError(f"{value!r}: expected one of {', '.join(allowed)}")
     return value
 
+# %% ../nbs/preparation/prepare.ipynb #57709db9
+def _check_words(name: str, value) -> None:
+    "DataError where a split is no text and no collection of texts and numbers."
+    items = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list | tuple) else [] if value is None else [value]
+    numbers = isinstance(value, list | tuple)
+    if value in ([], (), {}, "") or not all(isinstance(item, str | int | float if numbers else str) and not isinstance(item, bool) for item in items):
+        raise DataError(f"{name}={value!r}: expected words or numbers, as in (0.8, 0.1, 0.1), or for split_numbers {{'train': '0-9', 'test': '10-19'}}")
+
 # %% ../nbs/preparation/prepare.ipynb #169fc0c3
 def _check_split(split, split_numbers):
     "The split as it is kept in dataset.json: None (the source's own default), \"official\", a fold, numbers, or ranges."
+    _check_words("split", split)
+    _check_words("split_numbers", split_numbers)
     if split_numbers is not None:
         if split is not None:
             raise DataError("give a split or a split by numbers, not both")
@@ -75,7 +85,7 @@ def _check_split(split, split_numbers):
         return read_split(split)
     return ["official", _read_share(words[1:])] if words[1:] else "official"
 
-
+# %% ../nbs/preparation/prepare.ipynb #2b94dd61
 def _read_share(words: list) -> float:
     "What stands after \"official\": the share of the training images that becomes val; 0 leaves val empty."
     try:

@@ -126,7 +126,10 @@ def _groups_from_csv(table: pd.DataFrame, path: Path) -> pd.Series:
     "Groups from a table with the columns path and group."
     if not path.is_file():
         raise DataError(f"--groups {path}: there is no such file")
-    given = read_names_csv(path)
+    try:
+        given = read_names_csv(path)
+    except ValueError as error:  # no UTF-8, no table, empty
+        raise DataError(f"--groups {path}: expected a table with the columns path and group ({error})") from None
     if not {"path", "group"} <= set(given.columns):
         raise DataError(f"--groups {path}: expected the columns path and group, found {', '.join(given.columns)}")
     lookup = dict(zip(given.path, given.group, strict=True))

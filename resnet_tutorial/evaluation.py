@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['DRAWN_CLASSES', 'probabilities', 'predict', 'calibration_error', 'score_predictions', 'most_confused',
            'plot_confusion', 'plot_reliability', 'plot_ranking', 'answer_gallery', 'evaluate', 'save_figure',
-           'list_pictures', 'SkippedImages', 'readable_pictures', 'skipped_lines', 'read_pictures', 'predict_files',
-           'with_data']
+           'list_pictures', 'SkippedImages', 'readable_pictures', 'skipped_lines', 'read_pictures', 'write_skipped',
+           'predict_files', 'with_data']
 
 # %% ../nbs/05_evaluation.ipynb #c7333e8c
 import json
@@ -38,7 +38,7 @@ from data_prep.folders import ENDINGS
 from .data import ImageData, decode
 from .engine.checksums import write_checked
 from .engine.files import write_safely
-from .engine.name_tables import names_csv
+from .engine.name_tables import names_csv, write_names_csv
 from .engine.names import label_text, printable
 from .engine.float64 import exact_dtype
 from .engine.saved_runs import Run
@@ -145,7 +145,7 @@ def most_confused(predictions: pd.DataFrame, class_names: list[str], limit: int 
     chosen = set(mistakes.sort_values(ascending=False, kind="stable").index[:limit])
     return [name for name in class_names if name in chosen]
 
-
+# %% ../nbs/05_evaluation.ipynb #ec24f824
 def plot_confusion(predictions: pd.DataFrame, class_names: list[str], axis, limit: int = DRAWN_CLASSES) -> None:
     "Confusion matrix: counts as text, the share of the true class as colour; of many classes those with most mistakes."
     shown = most_confused(predictions, class_names, limit)
@@ -163,7 +163,7 @@ def plot_confusion(predictions: pd.DataFrame, class_names: list[str], axis, limi
     if len(shown) < len(class_names):
         axis.set_title(f"the {len(shown)} of {len(class_names)} classes with most mistakes", fontsize=8)
 
-
+# %% ../nbs/05_evaluation.ipynb #880c5c02
 def plot_reliability(predictions: pd.DataFrame, axis, bins: int = 10) -> None:
     "Accuracy against confidence in bins; on the diagonal, confidence is honest. The area of a dot is its pictures."
     right = (predictions.true == predictions.predicted).astype(float)
@@ -325,6 +325,13 @@ def read_pictures(
     if skipped:
         raise ValueError(skipped_lines(skipped, len(files), len(files)))
     return torch.cat(pictures)
+
+# %% ../nbs/05_evaluation.ipynb #91afbf5d
+def write_skipped(skipped: list[tuple[str, str]], folder: Path) -> bool:  # whether there is anything to tell
+    "Write skipped.csv with path and reason of each file; where nothing is skipped, only a table of an earlier call is replaced."
+    if skipped or (folder / "skipped.csv").exists():
+        write_names_csv(pd.DataFrame(skipped, columns=["path", "reason"]), folder / "skipped.csv")
+    return bool(skipped)
 
 # %% ../nbs/05_evaluation.ipynb #fed8383e
 def predict_files(

@@ -97,7 +97,7 @@ def _peak(cam: torch.Tensor) -> tuple[float, float]:  # x, y in pixels
     y, x = divmod(int(cam.argmax()), cam.shape[1])
     return (float(x), float(y)) if cam.max() > 0 else (float("nan"), float("nan"))
 
-
+# %% ../nbs/13_your_own_images.ipynb #f3e66a46
 def _folded(name: str) -> str:
     "A name as file systems see it that know no case, and none of Unicode's two spellings of an accent."
     return unicodedata.normalize("NFC", name).casefold()

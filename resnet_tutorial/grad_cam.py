@@ -8,6 +8,7 @@ __all__ = ['METHODS', 'grad_cam_map', 'hires_cam_map', 'layer_cam_map', 'grad_ca
 
 # %% ../nbs/09_grad_cam.ipynb #e8bb588c
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -251,7 +252,7 @@ def grad_cam_batches(
     device, found, target = next(model.parameters()).device, find_layers(model, layers), _targets_of_all(target, len(images))
 
     def work(net):
-        with temporary_twin(net) as body:
+        with temporary_twin(net) if len(images) > batch_size else nullcontext(net) as body:  # one batch looks after itself
             for start in range(0, len(images), batch_size):
                 batch = images[start:start + batch_size].to(device)
                 chosen = target[start:start + batch_size] if torch.is_tensor(target) and target.ndim else target

@@ -130,7 +130,7 @@ def test_calibration_error_is_zero_for_honest_and_large_for_boastful_confidence(
     assert np.isclose(calibration_error(np.full(10, 0.7), hits), 0)
     assert np.isclose(calibration_error(np.full(10, 1.0), hits), 0.3)
 
-# %% ../nbs/05_evaluation.ipynb #1858b8ac
+# %% ../nbs/05_evaluation.ipynb #555265c8
 def test_of_many_classes_those_with_most_mistakes_are_drawn_and_every_class_keeps_its_scores():
     many = [f"class {k}" for k in range(1000)]
     true = np.repeat(many, 2)

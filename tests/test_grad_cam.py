@@ -13,8 +13,8 @@ def test_importing_it_loads_nothing_that_only_drawing_or_tables_or_notebooks_nee
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, encoding="utf-8").stdout.split()
     assert not {name.partition(".")[0] for name in loaded} & set(heavy.split())
     own = {name.removeprefix("resnet_tutorial.") for name in loaded if name.startswith("resnet_tutorial.")}
-    assert own == {"cam", "feature_maps", "grad_cam", "localization", "engine", "engine.axes", "engine.files", "engine.guard", "engine.guided_relu",
-                   "engine.names", "engine.targets", "engine.twin"}
+    assert own == {"cam", "feature_maps", "grad_cam", "localization", "engine", "engine.axes", "engine.files", "engine.float64", "engine.guard",
+                   "engine.guided_relu", "engine.names", "engine.steady", "engine.targets", "engine.twin"}
 
 # %% ../nbs/09_grad_cam.ipynb #5b341d1a
 import copy

@@ -50,7 +50,7 @@ def read_whole(path: Path) -> bytes:
             raise
         raise DamagedFile(f"{path}: {error.strerror}; move it away") from None
 
-
+# %% ../../nbs/engine/checksums.ipynb #d683252a
 def parse(path: Path, content: bytes, parser: Callable[[bytes], T]) -> T:
     "What `parser` makes of the bytes of a file; DamagedFile in place of whatever it raises."
     try:

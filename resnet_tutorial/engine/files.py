@@ -173,7 +173,7 @@ def read_utf8(
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from None
 
-
+# %% ../../nbs/engine/files.ipynb #65834814
 def file_lock(
     path: str | Path,  # of the lock file; its folder exists
 ) -> FileLock:

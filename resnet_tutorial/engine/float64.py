@@ -8,7 +8,6 @@ __all__ = ['STAND_IN', 'has_float64', 'exact_dtype', 'exact', 'device_without_fl
 # %% ../../nbs/engine/float64.ipynb #a3333a55
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from unittest import mock
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -103,6 +102,8 @@ class _Calls(TorchFunctionMode):
 @contextmanager
 def device_without_float64() -> Iterator[torch.device]:
     "In this context `STAND_IN` is a device on which everything works except float64."
+    from unittest import mock  # for tests alone
+
     autocast, enabled = torch.autocast, torch.is_autocast_enabled
     here = mock.patch.object(torch, "autocast", lambda kind, **options: nullcontext() if kind == "meta" else autocast(kind, **options))
     asked = mock.patch.object(torch, "is_autocast_enabled", lambda *kind: kind != ("meta",) and enabled(*kind))

@@ -35,7 +35,7 @@ def divide(parts: list[int], total: int) -> list[int]:
         ends.append(min(end, total - (len(parts) - i)))
     return [b - a for a, b in pairwise(ends)]
 
-
+# %% ../../nbs/engine/recipe_files.ipynb #3fb320aa
 def stretch(values: dict, unit: str, budget: int) -> dict:
     "The same course over another budget, in epochs or steps: phases, milestones and warm-up keep their proportions."
     old, phases = "epochs" if values.get("steps") is None else "steps", values.get("phases") or []
@@ -91,7 +91,7 @@ def set_at(values: dict, place: tuple, value: Any) -> None:
         raise ValueError(f"override {'.'.join(map(str, place))}: {'.'.join(map(str, path))} is {values!r} and has no parts")
     values[last] = value
 
-
+# %% ../../nbs/engine/recipe_files.ipynb #73a43d6e
 def override(values: dict, changes: dict[str, Any], places: dict[tuple, str]) -> None:
     "Apply changes in place: the budget and the seed first, and they show in the name."
     budgets = [unit for unit in ("epochs", "steps") if changes.get(unit) is not None]

@@ -30,10 +30,10 @@ class NumberDumper(yaml.SafeDumper):
 for kind in (NumberLoader, NumberDumper):
     kind.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
 
-
+# %% ../../nbs/engine/recipe_text.ipynb #182fcc4d
 def yaml_text(values: object, flow: bool = False) -> str:  # flow: on one line, as after --set
     "Plain values as YAML that both loaders read as they were: names that look like numbers, truth values or nothing have quotes."
-    text = yaml.dump(values, Dumper=NumberDumper, sort_keys=False, default_flow_style=flow, width=math.inf if flow else 80)
+    text = yaml.dump(values, Dumper=NumberDumper, sort_keys=flow, default_flow_style=flow, width=math.inf if flow else 80)
     return text.removesuffix("...\n").strip() if flow else text
 
 

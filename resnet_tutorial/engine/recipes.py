@@ -170,6 +170,8 @@ def bad_texts(recipe: Recipe) -> Iterator[tuple[tuple, str]]:
     for place, text in _texts(recipe.model_dump()):
         if any(unicodedata.category(character) == "Cc" for character in text):
             yield place, f"{text[:80]!r} holds a control character, which no name or path needs"
+    for key in {"name", "out", "dataset", "data_root", "out_dir"} & recipe.data.keys():
+        yield ("data", key), f"{key} is no option of the data: the recipe itself says name, dataset, data_root and out_dir"
     name = recipe.name
     if not name.strip() or name in (".", "..") or set(name) & set("/\\") or len(name.encode("utf-8", "surrogateescape")) > 200:
         yield ("name",), f"{name[:80]!r} must be the name of one folder: 1 to 200 bytes, without / and \\; out_dir says where it lies"

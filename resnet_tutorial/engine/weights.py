@@ -49,7 +49,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:  # ke
     except Exception as error:  # a damaged pickle can raise anything
         raise ValueError(f"{path.name} is {_fault(path, error)}") from error
 
-# %% ../../nbs/engine/weights.ipynb #ec580f2b
+# %% ../../nbs/engine/weights.ipynb #80f25c1b
 class _NoStateDict(ValueError):
     "A file of the right kind that holds something else."
 
@@ -71,7 +71,7 @@ def _kind_of(path: Path) -> str:  # safetensors or torch.save
     found = next((what for sign, what in _OTHERS.items() if start.startswith(sign)), f"it begins with {start[:8]!r}" if start else "it is empty")
     raise ValueError(f"{path.name} is damaged or no weights file ({found}); expected safetensors, or what torch.save writes")
 
-
+# %% ../../nbs/engine/weights.ipynb #2353b2a4
 def _fault(path: Path, error: Exception) -> str:
     "What is wrong with a file that could not be read, and what to do."
     text = str(error)
@@ -138,7 +138,7 @@ def _endings(key: str) -> list[str]:
     parts = key.split(".")
     return [".".join(parts[i:]) for i in range(len(parts))]
 
-# %% ../../nbs/engine/weights.ipynb #7b036285
+# %% ../../nbs/engine/weights.ipynb #35f9e377
 def _unwrapped(own: Collection[str], state: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor], list[str]]:
     "The state_dict without what wrappers have put before its keys, and a note for each such prefix."
     prefix, tidy, removed = _wrapping(own, state, source), {}, Counter()
@@ -154,7 +154,7 @@ def _unwrapped(own: Collection[str], state: Mapping[str, Tensor], source: str) -
         removed[key.removesuffix(short)] += short != key
     return tidy, [f"prefix {name!r} removed" for name, count in removed.items() if count]
 
-# %% ../../nbs/engine/weights.ipynb #2bd6246a
+# %% ../../nbs/engine/weights.ipynb #378c4ff4
 def _tidy_state_dict(
     own: Mapping[str, Tensor],                # the model's state_dict
     state: Mapping[str, Tensor],              # as read
@@ -203,7 +203,7 @@ def _short_keys(
     parts = [f"{m}.{n[0]}" if len(n) == 1 else f"{m}.{{{','.join(n)}}}" for m, n in names.items()]
     return ", ".join(parts[:limit]) + (f" and {len(parts) - limit} more" if len(parts) > limit else "")
 
-
+# %% ../../nbs/engine/weights.ipynb #8500de12
 def _check_tensors(own: Mapping[str, Tensor], state: Mapping[str, Tensor], head: str, source: str) -> None:
     "Raise ValueError where shapes differ (a head may differ in its classes), or fewer than half of the tensors are there."
     backbone = [key for key in own if not key.startswith(f"{head}.") and not _is_counter(key)]
@@ -218,7 +218,7 @@ def _check_tensors(own: Mapping[str, Tensor], state: Mapping[str, Tensor], head:
         raise ValueError(f"{source} holds only {found} of the {len(backbone)} tensors before the head "
                          f"(its own begin with {_short_keys(tuple(state), 3)}); is it the file of another network?")
 
-# %% ../../nbs/engine/weights.ipynb #13429eb9
+# %% ../../nbs/engine/weights.ipynb #be2e5b5a
 def _check_numbers(own: Mapping[str, Tensor], state: Mapping[str, Tensor], keys: list[str], source: str) -> None:
     "Raise ValueError for what no floating-point weight can be: integers, truth values, 8-bit floats without their scale, NaN, infinity."
     faults: dict[str, list[str]] = {}

@@ -22,7 +22,7 @@ def _check_depth(text: str, loader_class: type[yaml.SafeLoader]) -> None:
         if depth > DEEPEST:
             raise RecursionError
 
-
+# %% ../../nbs/engine/yaml_text.ipynb #024c2915
 def _count(node: yaml.Node, known: dict[int, int], above: tuple = ()) -> int:
     "How many values a node spells out; `known` holds the counts of nodes that were met before."
     if id(node) in above:
@@ -50,7 +50,7 @@ def _built(text: str, loader_class: type[yaml.SafeLoader]) -> tuple[yaml.Node | 
     finally:
         loader.dispose()
 
-
+# %% ../../nbs/engine/yaml_text.ipynb #aa0ace69
 def parse_yaml(
     text: str,
     source: object,  # how messages call it: a file, or an option

@@ -29,6 +29,11 @@ def _size(value: object) -> int:
         return sum(map(_size, value.values() if isinstance(value, dict) else value))
     return len(value) if isinstance(value, str) else 8
 
+
+def _with(message: dict, fields: dict) -> dict:
+    "A message with other content."
+    return {**message, "content": {**message["content"], **fields}}
+
 # %% ../../nbs/workshop/bounded.ipynb #55a2fdfc
 class OutputBound:
     "Counts what a notebook's kernel sends; `take` lets it through, cuts it, or drops it."
@@ -70,11 +75,6 @@ class OutputBound:
         why = f"{NOTEBOOK_LIMIT:,} are kept of one output, {SHOWN_LIMIT:,} of all"
         return _with(message, {"data": {"text/plain": f"[an output of {size:,} characters is left out: {why}]"}})
 
-
-def _with(message: dict, fields: dict) -> dict:
-    "A message with other content."
-    return {**message, "content": {**message["content"], **fields}}
-
 # %% ../../nbs/workshop/bounded.ipynb #bcef5455
 BOUNDED = "bounded"
 
@@ -91,7 +91,7 @@ class BoundedClient(PapermillNotebookClient):
         left = self.bound.take(message, cell_index)
         return None if left is None else super().process_message(left, cell, cell_index)
 
-
+# %% ../../nbs/workshop/bounded.ipynb #ce5728f8
 class BoundedEngine(Engine):
     "Executes a notebook with a `BoundedClient`."
 

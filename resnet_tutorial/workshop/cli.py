@@ -150,7 +150,6 @@ def predict_command(
     _print_answers(answers)
     if cam:
         from resnet_tutorial.explain import save_cams
-
         typer.echo(f"{len(save_cams(trained, answers.path, folder))} files of maps")
     typer.echo(f"kept in {printable(folder)}")
     _end(answers.attrs["skipped"], folder)
@@ -158,13 +157,11 @@ def predict_command(
 # %% ../../nbs/workshop/cli.ipynb #08371f1d
 def must_replace(file: Path, columns: list[str]) -> None:
     "FileExistsError where a table of another kind, perhaps somebody's work, has the name of one that is to be written."
-    if not file.exists():
-        return
-    lines = csv.reader(io.StringIO(file.read_bytes().decode("utf-8-sig", "replace"), newline=""))
-    if next(lines, [])[: len(columns)] != columns:
+    text = file.read_bytes().decode("utf-8-sig", "replace") if file.exists() else ""
+    if text and next(csv.reader(io.StringIO(text, newline="")), [])[: len(columns)] != columns:
         raise FileExistsError(f"{file} is another table than the one to be written; move it away or choose another --out")
 
-
+# %% ../../nbs/workshop/cli.ipynb #6185931b
 def _print_answers(answers) -> None:
     "A line a picture: class, probability, path."
     for answer in answers.itertuples():
@@ -173,13 +170,8 @@ def _print_answers(answers) -> None:
 
 def _end(skipped: list[tuple[str, str]], folder: Path) -> None:
     "Write skipped.csv, and end with exit code 1, where files were no usable images; a table of an earlier call is replaced."
-    import pandas as pd
-
-    from resnet_tutorial.engine.name_tables import write_names_csv
-
-    if skipped or (folder / "skipped.csv").exists():
-        write_names_csv(pd.DataFrame(skipped, columns=["path", "reason"]), folder / "skipped.csv")
-    if skipped:
+    from resnet_tutorial.evaluation import write_skipped
+    if write_skipped(skipped, folder):
         typer.echo(f"{len(skipped):,} files are no usable images and were left out: {printable(folder / 'skipped.csv')}", err=True)
         raise typer.Exit(1)
 

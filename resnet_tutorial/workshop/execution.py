@@ -36,7 +36,7 @@ def _open_folder(out: str | Path | None, root: Path, paths: list[Path]) -> Path:
         base = root / "executed" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{label}"
         numbered = (base.with_name(f"{base.name}_{count}") for count in range(2, 1000))
         return next(path for path in [base, *numbered] if _make_new_folder(path)).resolve()
-    out = Path(out).resolve()
+    out = Path(os.path.realpath(out))  # which takes links in a circle as they are
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is not an empty folder: an execution starts in a new one, so that it meets no older model")
     out.mkdir(parents=True, exist_ok=True)

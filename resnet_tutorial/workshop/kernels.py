@@ -27,7 +27,7 @@ ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER, which outlive
 os.execvp(sys.argv[1], sys.argv[1:])
 """
 
-
+# %% ../../nbs/workshop/kernels.ipynb #653acb3f
 class LocalKernel(AsyncKernelManager):
     "Starts a kernel for one notebook and tells a watch its process id."
 
@@ -79,7 +79,7 @@ def _is_alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
 
-
+# %% ../../nbs/workshop/kernels.ipynb #705ba3f9
 def _end_below(process: psutil.Process, patience: float = 5) -> None:
     "Halt a process and all its descendants, until none is left that could start another; then kill the descendants."
     deadline, halted = time.monotonic() + patience, {}
@@ -96,7 +96,7 @@ def _end_below(process: psutil.Process, patience: float = 5) -> None:
     while any(map(_is_alive, halted.values())) and time.monotonic() < deadline:
         time.sleep(0.01)
 
-
+# %% ../../nbs/workshop/kernels.ipynb #058ac846
 def _end_processes(processes: Iterable[psutil.Process]) -> None:
     "Kill processes with all their descendants, and wait until they are gone."
     alive = [process for process in processes if _is_alive(process) and process.pid != os.getpid()]

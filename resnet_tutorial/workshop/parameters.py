@@ -43,7 +43,7 @@ def load_notebook(path: Path):  # in the current format
     if not text.strip():
         raise ValueError(f"{path} cannot be read as a notebook: it is empty")
     try:
-        notebook = nbformat.reads(text, 4)
+        notebook = nbformat.from_dict(nbformat.reads(text, 4))  # format 3 has a class of its own, which papermill does not know
         cells = notebook.cells
     except Exception as error:  # nbformat raises many kinds for a file that is none of its own
         marks = [n for n, line in enumerate(text.splitlines(), 1) if re.match(r"<{7}|>{7}|={7}$", line)]
@@ -66,7 +66,7 @@ def read_parameters(path: Path) -> dict:
             return _literals(cell.source, f"{path}, cell {number} (id {cell.id})")
     return {}
 
-
+# %% ../../nbs/workshop/parameters.ipynb #78de4797
 def _literals(source: str, where: str) -> dict:
     "The names and values that a parameters cell assigns."
     try:
@@ -161,15 +161,14 @@ def plan_parameters(
     shared, own = _split_by_notebook(values, folder)
     defaults = {path: read_parameters(path) for path in paths}
     known = sorted({name for names in defaults.values() for name in names})
-    bare = ", ".join(path.name for path, names in defaults.items() if not names)
+    bare = f"none ({', '.join(path.name for path in paths)}: no cell that assigns any is tagged parameters)"
     if strangers := [path.stem for path in own if path not in defaults]:
         raise ValueError(f"there are parameters for {', '.join(strangers)}, which is not among the notebooks to execute")
     wanted = [(name, known, "no selected notebook has") for name in shared]
     wanted += [(name, sorted(defaults[path]), f"{path.stem} has not") for path in own for name in own[path]]
     for name, names, who in wanted:
         if name not in names:
-            none = f"none ({bare}: no cell that assigns any is tagged parameters)"
-            raise ValueError(f"{who} the parameter {name!r}; {did_you_mean(name, names)}known: {', '.join(names) or none}")
+            raise ValueError(f"{who} the parameter {name!r}; {did_you_mean(name, names)}known: {', '.join(names) or bare}")
     plan, notes = {}, []
     for path, names in defaults.items():
         given = {name: value for name, value in shared.items() if name in names} | own.get(path, {})

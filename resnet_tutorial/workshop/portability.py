@@ -42,7 +42,7 @@ def _opens_text(call: ast.Call, name: str, owner: str) -> bool:
     plain = modes is None or all(re.fullmatch(r"[rwaxt+]+", mode) for mode in modes)
     return plain and not (call.args and modes == []) and owner not in ("os.open", "Image.open", "tarfile.open")
 
-
+# %% ../../nbs/workshop/portability.ipynb #476d3605
 def _leaves_encoding(call: ast.Call) -> bool:
     "Whether the encoding of a call that reads or writes text is the system's."
     name, owner = getattr(call.func, "attr", getattr(call.func, "id", "")), ast.unparse(call.func)
@@ -75,6 +75,8 @@ POSIX_NAMES = {"os": """fork forkpty getuid geteuid getgid getegid setuid setgid
     O_CLOEXEC O_NONBLOCK O_SYNC O_DSYNC WNOHANG SEEK_HOLE""".split(),
     "signal": """SIGKILL SIGHUP SIGALRM SIGUSR1 SIGUSR2 SIGSTOP SIGCONT SIGTSTP SIGCHLD SIGPIPE SIGQUIT alarm setitimer pthread_kill
     pthread_sigmask sigwait""".split(), "time": ["tzset"], "socket": ["AF_UNIX"]}
+
+# %% ../../nbs/workshop/portability.ipynb #1a6f5697
 _ASKS = re.compile(r"os\.name|sys\.platform|platform\.system|get_all_start_methods")
 
 
@@ -93,7 +95,7 @@ def posix_only(
                     found.append(f"line {node.lineno}: {used} does not exist on Windows")
     return sorted(set(found))
 
-
+# %% ../../nbs/workshop/portability.ipynb #48e9c7fd
 def _posix_use(node: ast.AST) -> str:
     "The function or module of POSIX that a node of a syntax tree uses; empty: none."
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.attr in POSIX_NAMES.get(node.value.id, ()):

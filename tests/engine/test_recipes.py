@@ -32,6 +32,8 @@ def test_a_name_that_leads_out_of_its_folder_and_control_characters_and_unknown_
         assert "holds a control character" in found(**values)
     for device in ("banana", "cuda:", "cuda:-1", "cuda:x", "cuda:12345", "CUDA", "meta", "xpu", "mps:1", "cpu:7", "", "cuda:0 "):
         assert "is not one of auto, cpu, cuda, cuda:0, mps" in found(device=device)
+    for key in ("name", "out", "dataset", "data_root", "out_dir"):
+        assert f"{key} is no option of the data" in found(data={key: "x"})
     for name in ("a.b-c_1", "Kätzchen", "v1.0", "..a", "-x"):
         assert Recipe(name=name, out_dir="runs/a", epochs=2, device="cuda:3").name == name
 

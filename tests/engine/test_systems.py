@@ -30,7 +30,7 @@ def test_paths_are_made_portable_one_by_one_and_stay_different_on_every_system()
 
 # %% ../../nbs/engine/systems.ipynb #fc7fe88b
 def test_a_command_prints_the_name_of_any_class_into_a_pipe_of_any_encoding():
-    code = "from resnet_tutorial.engine.systems import print_any_text as any_text; any_text(); print('k\\xe4t 猫 고양이', '\\udce9')"
+    code = "from resnet_tutorial.engine.systems import print_any_text as any_text; any_text(); print('k\\xe4t \\u732b \\uace0\\uc591\\uc774', '\\udce9')"
     for encoding, wanted in {"cp1252": "kät \\u732b", "cp949": "k\\xe4t 猫 고양이", "ascii": "k\\xe4t \\u732b", "utf-8": "kät 猫 고양이"}.items():
         environment = same_imports() | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)

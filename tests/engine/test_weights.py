@@ -85,7 +85,7 @@ def test_missing_and_unexpected_tensors_are_named_and_precision_is_noted():
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     torch.testing.assert_close(model.conv1.weight, state["conv1.weight"].float())
 
-# %% ../../nbs/engine/weights.ipynb #3d7ac99b
+# %% ../../nbs/engine/weights.ipynb #2884fdad
 def test_prefixes_of_any_wrapper_also_stacked_and_unknown_ones_are_removed_and_reported():
     donor = cifar_resnet(8)
     names = ("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.", "net.", "backbone.", "encoder.", "model.backbone.",
@@ -106,7 +106,7 @@ def test_prefixes_of_any_wrapper_also_stacked_and_unknown_ones_are_removed_and_r
     with pytest.raises(ValueError, match="is of another depth"):
         load_weights(cifar_resnet(32), {f"module.{key}": value for key, value in donor.state_dict().items()})
 
-# %% ../../nbs/engine/weights.ipynb #f738487e
+# %% ../../nbs/engine/weights.ipynb #407f886c
 def test_weights_are_found_under_the_usual_names_at_any_depth_and_in_files_of_any_name():
     donor = cifar_resnet(8)
     state = donor.state_dict()
@@ -129,7 +129,7 @@ def test_weights_are_found_under_the_usual_names_at_any_depth_and_in_files_of_an
             with pytest.raises(ValueError, match="h.pth holds no state_dict .*; it holds a"):
                 read_state_dict(file)
 
-# %% ../../nbs/engine/weights.ipynb #3d7f4101
+# %% ../../nbs/engine/weights.ipynb #ba2e173c
 def test_files_that_are_no_weights_and_weights_cut_off_anywhere_are_refused_with_what_they_look_like():
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "x.pth"
@@ -158,7 +158,7 @@ def test_files_that_are_no_weights_and_weights_cut_off_anywhere_are_refused_with
         with pytest.raises(ValueError, match="x.pth is refused: it is a TorchScript program; load it with torch.jit.load"):
             read_state_dict(file)
 
-# %% ../../nbs/engine/weights.ipynb #addb2cee
+# %% ../../nbs/engine/weights.ipynb #a187a00c
 def test_numbers_that_no_network_can_work_with_are_refused_by_name_and_others_are_converted_with_a_note():
     good = cifar_resnet(8).state_dict()
     key = "layer1.0.conv1.weight"

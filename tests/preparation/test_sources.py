@@ -299,6 +299,17 @@ def test_names_of_imagenet_classes_come_from_the_file_that_is_given_and_a_missin
         refused("class_names .*no.txt: no such file", "imagenet", source, class_names=f"{folder}/no.txt")
         refused("option class_names=3: expected something like ''", "imagenet", source, class_names=3)
 
+# %% ../../nbs/preparation/sources.ipynb #224e7f38
+def test_files_with_class_names_or_groups_that_are_no_text_or_no_table_are_refused_with_their_name():
+    with tempfile.TemporaryDirectory() as folder:
+        source = photos(f"{folder}/source", each=10)
+        for name, content in (("a.txt", b"\xff\xfe\0"), ("b.json", b"\xff"), ("c.json", b"[1]"), ("d.json", b"{"), ("e.json", b'{"0": 7}'), ("f.json", b"[" * 100_000)):
+            Path(folder, name).write_bytes(content)
+            refused(f"{name} (cannot be read|is no class index)", "imagenet", source, class_names=f"{folder}/{name}")
+        for name, content in (("a.csv", b"\xff\xfe\0"), ("b.csv", b""), ("c.csv", b"path,group\na,b,c,d\n1,2,3\n")):
+            Path(folder, name).write_bytes(content)
+            refused(f"--groups .*{name}", "class_folders", source, groups=f"{folder}/{name}")
+
 # %% ../../nbs/preparation/sources.ipynb #611d3ab2
 def test_a_share_after_official_is_the_part_of_the_training_images_that_becomes_val():
     with tempfile.TemporaryDirectory() as folder:
