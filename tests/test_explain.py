@@ -65,17 +65,17 @@ def test_the_map_is_that_of_the_class_that_was_asked_for():
         with pytest.raises(ValueError, match="class 'cow' is not one of"):
             explain(small_run, [place], target="cow")
 
-# %% ../nbs/13_your_own_images.ipynb #bd14e984
+# %% ../nbs/13_your_own_images.ipynb #88a0562e
 def test_the_layers_that_are_chosen_are_those_that_can_be_explained_also_where_the_last_blocks_have_one_place():
     with tempfile.TemporaryDirectory() as folder:
         data = {"n": 48, "size": 48, "split": [24, 8, 16]}
-        run = fit(Recipe(name="tiny", model="resnet18", data=data, image_size=32, steps=1, epochs=None, batch_size=8, out_dir=f"{folder}/tiny"))
+        small_run = fit(Recipe(name="tiny", model="resnet18", data=data, image_size=32, steps=1, epochs=None, batch_size=8, out_dir=f"{folder}/tiny"))
         Image.new("RGB", (40, 30)).save(Path(folder) / "a.png")
-        found = explain(run, [Path(folder) / "a.png"])
+        found = explain(small_run, [Path(folder) / "a.png"])
         assert list(found.cams.maps) == ["layer1.0", "layer1.1", "layer2.0", "layer2.1", "layer3.0", "layer3.1"]
         with pytest.raises(ValueError, match=r"'layer4.1' puts out \(1, 512, 1, 1\), no spatial map"):
-            explain(run, [Path(folder) / "a.png"], ["layer4.1"])
-        agreement = model_agreement([run, run])
+            explain(small_run, [Path(folder) / "a.png"], ["layer4.1"])
+        agreement = model_agreement([small_run, small_run])
         assert agreement.agreement.dropna().min() > 0.999
 
 # %% ../nbs/13_your_own_images.ipynb #012a0154

@@ -237,7 +237,7 @@ def test_targets_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="expected one score a picture"):
         grad_cam(model, x, lambda logits: logits)
 
-# %% ../nbs/09_grad_cam.ipynb #00412b94
+# %% ../nbs/09_grad_cam.ipynb #bd1dd6ba
 def test_layers_that_put_out_tuples_traced_graphs_and_blocks_of_one_place_are_explained_or_refused_as_feature_maps_are():
     class Tuple(nn.Module):
         def __init__(self):
@@ -265,12 +265,12 @@ def test_layers_that_put_out_tuples_traced_graphs_and_blocks_of_one_place_are_ex
     for mode, reason in ((torch.no_grad, "no path leads from layer 'block.conv'"), (torch.inference_mode, "which axis is which")):
         with pytest.raises(ValueError, match=reason):
             grad_cam(Uses(mode), images, 0, "block.conv")
-    net = build_model("resnet18", 3).eval()
-    traced, own = (grad_cam(model, images, 1, ["maxpool", "layer2.0.conv2"]).maps for model in (torch.fx.symbolic_trace(net), net))
+    plain_net = build_model("resnet18", 3).eval()
+    traced, own = (grad_cam(form, images, 1, ["maxpool", "layer2.0.conv2"]).maps for form in (torch.fx.symbolic_trace(plain_net), plain_net))
     torch.testing.assert_close(traced, own)
-    assert list(grad_cam(net, images, 0).maps) == [f"layer{i}.{j}" for i in (1, 2, 3) for j in (0, 1)]
+    assert list(grad_cam(plain_net, images, 0).maps) == [f"layer{i}.{j}" for i in (1, 2, 3) for j in (0, 1)]
     with pytest.raises(ValueError, match="uint8; expected a float tensor"):
-        guided_backprop(net, images.byte())
+        guided_backprop(plain_net, images.byte())
 
 # %% ../nbs/09_grad_cam.ipynb #e4af2712
 def test_a_disconnected_layer_is_named():

@@ -228,8 +228,8 @@ def results_command(
 
 # %% ../../nbs/workshop/cli.ipynb #957bb1ef
 def show_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    "A warning about files that are damaged or left out as it is; others with the place that they come from."
-    ours = category.__name__ in ("DamageWarning", "SkippedImages")  # their modules would import torch
+    "A warning about files that are damaged or left out, or a full disk, as it is; others with the place that they come from."
+    ours = category.__name__ in ("DamageWarning", "SkippedImages", "CacheWarning")  # their modules would import torch
     text = f"warning: {message}" if ours else warnings.formatwarning(message, category, filename, lineno)
     typer.echo(printable(text, keep="\n"), err=True)
 

@@ -9,6 +9,7 @@ __all__ = ['reason_of', 'tags_of', 'load_notebook', 'read_parameters', 'convert_
 # %% ../../nbs/workshop/parameters.ipynb #881fb2bf
 import ast
 import contextlib
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -44,7 +45,8 @@ def load_notebook(path: Path):  # in the current format
         raise ValueError(f"{path} cannot be read as a notebook: it is empty")
     try:
         notebook = nbformat.from_dict(nbformat.reads(text, 4))  # format 3 has a class of its own, which papermill does not know
-        cells = notebook.cells
+        cells, raw = notebook.cells, json.loads(text)
+        old = (raw["nbformat"], raw.get("nbformat_minor", 0)) < (4, 5)  # its cells have no ids, or nbformat has drawn them by lot
     except Exception as error:  # nbformat raises many kinds for a file that is none of its own
         marks = [n for n, line in enumerate(text.splitlines(), 1) if re.match(r"<{7}|>{7}|={7}$", line)]
         why = f"line {marks[0]} is a mark of an unfinished merge" if marks else reason_of(error)
@@ -54,7 +56,7 @@ def load_notebook(path: Path):  # in the current format
         if not isinstance(cell, dict) or not isinstance(cell.get("source"), str) or not isinstance(cell.get("metadata"), dict) \
                 or cell.get("cell_type") not in ("code", "markdown", "raw"):
             raise ValueError(f"{path}, cell {number}: it lacks its type, its source or its metadata: repair or remove it")
-        cell.id = f"cell-{number}" if cell.get("id") in seen | {None} else cell.id  # before format 4.5 there were none
+        cell.id = f"cell-{number}" if old or cell.get("id") in seen | {None} else cell.id
         seen.add(cell.id)
     return notebook
 
