@@ -146,7 +146,7 @@ def cam_maps(
                         "needs no such head")
     return steady(lambda net: _cams_of_batches(net, images.split(batch_size), prepare), model)
 
-
+# %% ../nbs/08_cam.ipynb #20ba5627
 def _cams_of_batches(model, batches, prepare):
     "Maps and logits of all batches from the same weights."
     device, maps, logits = next(model.parameters()).device, [], []

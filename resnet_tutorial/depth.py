@@ -135,7 +135,7 @@ def depth_scores(
     parts = steady(lambda model: list(_scored_batches(run, model, split, found, method, batch_size)), run.model)
     return pd.concat(parts, ignore_index=True)
 
-
+# %% ../nbs/10_depth_comparison.ipynb #48f504f3
 def _scored_batches(run, model, split, layers, method, batch_size):
     "The rows of each batch, all from the same weights."
     size, names = run.recipe.image_size, np.array(run.class_names)
@@ -268,7 +268,7 @@ def _lost_and_gained(rows, hit):
     before, after = before >= 0.5, after >= 0.5
     return np.where(asked, before & ~after, np.nan), np.where(asked, ~before & after, np.nan)
 
-
+# %% ../nbs/10_depth_comparison.ipynb #6f2675d7
 def answer_claim(
     table: pd.DataFrame,           # as made by compare_depths
     hit: str = "peak_cell_evidence",  # or peak_cell_box, where no evidence is known

@@ -161,7 +161,7 @@ def plot_confusion(predictions: pd.DataFrame, class_names: list[str], axis, limi
     if 36 * cell < 10:
         axis.tick_params(labelsize=36 * cell)
     if len(shown) < len(class_names):
-        axis.set_title(f"the {len(shown)} of {len(class_names)} classes with most mistakes", fontsize=8)
+        axis.set_title(label_text(f"the {len(shown)} of {len(class_names)} classes with most mistakes", None), fontsize=8)
 
 # %% ../nbs/05_evaluation.ipynb #880c5c02
 def plot_reliability(predictions: pd.DataFrame, axis, bins: int = 10) -> None:
@@ -195,7 +195,7 @@ def plot_ranking(predictions: pd.DataFrame, class_names: list[str], axes, limit:
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
     if len(shown) < len(class_names):
-        axes[0].set_title(f"ROC, the {len(shown)} of {len(class_names)} classes with most mistakes", fontsize=8)
+        axes[0].set_title(label_text(f"ROC, the {len(shown)} of {len(class_names)} classes with most mistakes", None), fontsize=8)
     if axes[1].lines:
         axes[1].legend(fontsize=8 if len(shown) <= 10 else 5, frameon=False, loc="lower left", ncols=-(-len(shown) // 10))
 

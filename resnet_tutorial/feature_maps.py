@@ -39,7 +39,7 @@ def is_residual_block(module: nn.Module) -> bool:
 class _Found(dict):
     "What `find_layers` has found: given to it again, it stays as it is."
 
-
+# %% ../nbs/06_feature_maps.ipynb #26766d15
 def find_layers(
     model: nn.Module,
     layers=None,         # a name, a pattern ("layer?.?", "*.conv*"), a module, or several; None: every block
@@ -271,6 +271,11 @@ def check_images(x) -> None:
         raise ValueError(f"x is {got}; expected a float tensor (B, C, H, W), normalised (x[None] for one picture)")
 
 
+def named_layers(model: nn.Module, layers) -> list[str] | None:
+    "Layers by name, so that a copy of the model knows them; None, all residual blocks, is chosen once their maps are known."
+    return None if layers is None else find_layers(model, layers)
+
+
 def _recorder(model, x, layers, with_grad):
     check_images(x)
     return _Recorder(model, find_layers(model, layers), with_grad, by_itself=layers is None)
@@ -286,7 +291,7 @@ def forward_with_maps(
 
     Output and maps are of one set of weights, also while another thread trains the model. A backward pass of your own
     (`with_grad`) comes later, and autograd refuses it where the weights have changed by then: give a `steady.snapshot`."""
-    found = find_layers(model, layers)
+    found = named_layers(model, layers)
 
     def work(net):
         with torch.inference_mode(False), torch.set_grad_enabled(with_grad):

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from .cam import normalize, upsample
-from .feature_maps import check_images, find_layers, maps_with_grad
+from .feature_maps import check_images, maps_with_grad, named_layers
 from .engine.guided_relu import GuidedReLUs, check_guided
 from .engine.targets import as_array, class_scores
 from .engine.steady import steady, temporary_twin
@@ -182,11 +182,11 @@ def grad_cam(
     methods = [method] if isinstance(method, str) else list(method)
     if not methods or not set(methods) <= set(METHODS):
         raise ValueError(f"method {method!r}; expected one or more of {', '.join(METHODS)}")
-    found = find_layers(model, layers)
+    found = named_layers(model, layers)
     results = steady(lambda net: _grad_cam(net, x, target, found, methods), model)
     return results[method] if isinstance(method, str) else results
 
-
+# %% ../nbs/09_grad_cam.ipynb #c0306c53
 def _grad_cam(model, x, target, layers, methods):
     "method -> CAMs; WeightsChanged where another thread writes to the weights."
     with torch.inference_mode(False), torch.enable_grad(), maps_with_grad(model, x, layers) as (logits, maps):
@@ -249,7 +249,7 @@ def grad_cam_batches(
     batch_size: int = 50,
 ) -> CAMs:                            # several methods: dict method -> CAMs; all on the CPU
     "`grad_cam` of many images, batch by batch, with the same weights for all."
-    device, found, target = next(model.parameters()).device, find_layers(model, layers), _targets_of_all(target, len(images))
+    device, found, target = next(model.parameters()).device, named_layers(model, layers), _targets_of_all(target, len(images))
 
     def work(net):
         with temporary_twin(net) if len(images) > batch_size else nullcontext(net) as body:  # one batch looks after itself
@@ -294,7 +294,7 @@ def guided_grad_cam(
     layer=None,           # one layer; None: the last residual block
 ) -> torch.Tensor:        # (B, C, H, W), signed
     "Guided backpropagation where Grad-CAM is positive (Selvaraju et al. 2017, sec. 3.2); errors as in both."
-    found = find_layers(model, layer)
+    found = named_layers(model, layer)
 
     def work(net):
         with temporary_twin(net) as body:

@@ -343,7 +343,7 @@ print(images.sum().item(), [w.category.__name__ for w in told], "File too large"
 def test_a_process_whose_files_may_not_become_larger_reads_the_images_all_the_same():
     with tempfile.TemporaryDirectory() as folder:
         prepared = drawn(folder)
-        done = subprocess.run([sys.executable, "-c", LIMITED, prepared.folder], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-c", LIMITED, prepared.folder], capture_output=True, text=True, encoding="utf-8")
         assert done.returncode == 0, done.stderr
         assert done.stdout == f"{prepared.images('train', 24).sum().item()} ['CacheWarning'] True\n"
 

@@ -132,8 +132,8 @@ def _state_or_damage(folder: Path) -> tuple[dict | None, DamagedFile | None]:
 def train_remaining(folder: Path, session: Session, state: dict | None, say: Callable, after_epoch: Callable) -> None:
     "Open or resume the run and plan its passes; freeze and build a trainer for each phase; for each pass train, validate, save."
     recipe, main = session.recipe, session.processes.main
+    restored = main and bool(_open_folder(folder, session, state, say))
     history, timing, place = (state["history"], state["timing"], state["place"]) if state else ([], [], {})
-    restored = _open_folder(folder, session, state, say) if main else []
     passes = plan(recipe, training_images(session.data, recipe), session.processes.count)
     if state is not None:
         _say_where(folder, say, state, passes, bool(restored))

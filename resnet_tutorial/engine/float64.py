@@ -98,7 +98,7 @@ class _Calls(TorchFunctionMode):
             return function(*args, **kwargs | {"device": None}).to(STAND_IN)
         return function(*args, **kwargs)
 
-
+# %% ../../nbs/engine/float64.ipynb #a9a80858
 @contextmanager
 def device_without_float64() -> Iterator[torch.device]:
     "In this context `STAND_IN` is a device on which everything works except float64."

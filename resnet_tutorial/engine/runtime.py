@@ -176,7 +176,7 @@ def environment(runtime: Runtime | None = None) -> dict[str, str | int]:
         facts |= {"cudnn": torch.backends.cudnn.version(), "cudnn_tf32": torch.backends.cudnn.allow_tf32}
     return facts
 
-
+# %% ../../nbs/engine/runtime.ipynb #62f13581
 def environment_differences(
     found: dict,  # an environment, as it was written down
     here: dict,   # today's

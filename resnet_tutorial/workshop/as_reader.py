@@ -41,7 +41,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 """
 _OF_THE_SYSTEM = ("PATH", "SYSTEMROOT", "SYSTEMDRIVE", "COMSPEC", "WINDIR")  # without these no process starts
 
-
+# %% ../../nbs/workshop/as_reader.ipynb #d6c5663e
 def empty_machine(
     folder: Path,  # an empty folder, for the home folder and the list of hidden libraries
 ) -> dict[str, str]:  # environment variables
@@ -65,7 +65,7 @@ def lost_figures(before, after) -> list[str]:
     return [f"cell {n} (id {old.get('id')}) shows {_figures(new)} of {_figures(old)} figures"
             for n, (old, new) in enumerate(pairs, 1) if _figures(new) < _figures(old)]
 
-
+# %% ../../nbs/workshop/as_reader.ipynb #802d4931
 def run_as_reader(
     path: Path,  # a notebook in a copy of the repository
     environment: dict[str, str],  # all variables of the kernel

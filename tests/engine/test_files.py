@@ -143,7 +143,7 @@ def test_pipes_and_sockets_and_devices_are_refused_before_they_are_read_and_file
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        (root / "file").write_text("x")
+        (root / "file").write_text("x", encoding="utf-8")
         (root / "link").symlink_to("file")
         for name in ("file", "link", "absent", "a\0b", "n" * 5000):
             assert check_ends(root / name) == root / name
@@ -159,7 +159,7 @@ def test_pipes_and_sockets_and_devices_are_refused_before_they_are_read_and_file
 # %% ../../nbs/engine/files.ipynb #3e396045
 def test_a_lock_whose_file_cannot_be_made_is_an_error_at_once_and_is_not_waited_for():
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "file").write_text("x")
+        (Path(folder) / "file").write_text("x", encoding="utf-8")
         for place in (f"{folder}/absent/.lock", f"{folder}/file/.lock", folder, "/proc/.lock" if sys.platform == "linux" else f"{folder}/no/.lock"):
             begin = time.monotonic()
             with pytest.raises(OSError):
@@ -499,6 +499,7 @@ ALLOWED = {  # (file, function) -> why it may
     ("benchmarks/damage.py", "flip"): "damages files on purpose",
     ("benchmarks/damage.py", "ways"): "damages files on purpose",
     ("benchmarks/training.py", "serve"): "nowhere: os.devnull",
+    ("resnet_tutorial/workshop/as_reader.py", "read_all"): "a copy of the repository, into a folder of its own",
     ("resnet_tutorial/workshop/cli.py", "explain_command"): "a method of ours, which writes safely",
     ("nbs/engine/checksums.ipynb", ""): PRIVATE,
     ("nbs/01_dataset_making.ipynb", ""): PRIVATE,

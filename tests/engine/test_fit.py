@@ -553,19 +553,19 @@ def test_a_run_that_is_resumed_with_another_number_of_threads_says_so_and_writes
         file = Path(own.out_dir) / "environment.json"
         assert stops_before(own, 14)
         step = load_state(Path(own.out_dir))["place"].get("steps", 0) + 3 * len(load_state(Path(own.out_dir))["history"])
-        before = file.read_text()
+        before = file.read_text(encoding="utf-8")
         try:
             torch.set_num_threads(threads + 1)
             stopped_again = mock.patch.object(training, "run_pass", side_effect=KeyboardInterrupt)
             with stopped_again, pytest.raises(KeyboardInterrupt):
                 fit(own, resume=True, say=said.append)
             assert any(f"threads ({threads} before, {threads + 1} now)" in text and f"set OMP_NUM_THREADS={threads}" in text for text in said)
-            assert json.loads(file.read_text())["resumed"] == [{"after_step": step, "threads": threads + 1}]
+            assert json.loads(file.read_text(encoding="utf-8"))["resumed"] == [{"after_step": step, "threads": threads + 1}]
         finally:
             torch.set_num_threads(threads)
         said.clear()  # nothing was trained with other threads: this resume is of the run as it was
         fit(own, resume=True, say=said.append)
-        assert file.read_text() == before and not any("bits" in text for text in said)
+        assert file.read_text(encoding="utf-8") == before and not any("bits" in text for text in said)
         assert checksums(own.out_dir) == checksums(whole.folder)
 
 # %% ../../nbs/engine/fit.ipynb #13213742
@@ -589,7 +589,7 @@ def test_each_change_of_the_environment_is_told_once_also_by_train_or_load_and_a
             assert not any("bits" in text for text in said)  # as in the session before
         finally:
             torch.set_num_threads(threads)
-        assert json.loads((small_run.folder / "environment.json").read_text())["resumed"] == [{"after_step": 3, "threads": threads + 1}]
+        assert json.loads((small_run.folder / "environment.json").read_text(encoding="utf-8"))["resumed"] == [{"after_step": 3, "threads": threads + 1}]
         fit(own, resume=True, say=said.append)
         assert not any("bits" in text for text in said) and len(load_run(small_run.folder).history) == 3
 

@@ -115,7 +115,7 @@ def test_no_code_of_the_library_draws_a_text_that_did_not_pass_label_text_except
         ("plot_depth_curve", "score.replace('_', ' ')"): "a score of ours", ("plot_history", "score"): "loss or accuracy",
         ("plot_history", "label"): "passed label_text a line above", ("answer_gallery", "f'{title} {row.confidence:.1%}'"): "likewise",
         ("answer_gallery", "f\"no {('right' if right else 'wrong')} answer\""): "words of ours", ("draw_panel", "name"): "words of ours",
-        ("plot_confusion", "shown"): "passed label_text a line above",
+        ("plot_confusion", "drawn"): "passed label_text a line above",
         ("finish", "label"): "words of ours", ("accuracy_figure", "label"): "words of ours", ("depth_figure", "label"): "words of ours",
         ("unet_figure", "label"): "words of ours",
     }

@@ -175,8 +175,8 @@ def test_a_pickle_of_cifar10_gets_nothing_from_modules_whose_names_merely_look_l
     names = ["numpy_evil _reconstruct", "numpy_evil ndarray", "numpyevil dtype", "numpy.evil ndarray", "numpy.core.evil _reconstruct", "numpy.f2py dtype",
              "numpy dtype.type", "numpy.core.multiarray scalar", "numpy.lib.npyio load", "_codecs lookup", "codecs encode", "builtins eval", "numpy_evil encode"]
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch_:
-        (Path(folder) / "numpy_evil.py").write_text(evil)
-        (Path(folder) / "numpyevil.py").write_text(evil)
+        (Path(folder) / "numpy_evil.py").write_text(evil, encoding="utf-8")
+        (Path(folder) / "numpyevil.py").write_text(evil, encoding="utf-8")
         patch_.chdir(folder)
         patch_.syspath_prepend(folder)
         source = mini_cifar(Path(folder) / "cifar")

@@ -123,7 +123,7 @@ def test_mistakes_about_a_run_or_a_picture_are_one_message_and_exit_code_2():
 def test_predict_and_explain_answer_for_the_good_images_name_the_others_and_end_with_exit_code_one():
     with tempfile.TemporaryDirectory() as folder:
         root, run = Path(folder), Path(folder) / "runs" / "mine"
-        (root / "mine.yaml").write_text("name: mine\nepochs: 1\nimage_size: 32\nbatch_size: 8\nprecision: float32\ndata: {n: 40, size: 32, split: [24, 8, 8]}\n")
+        (root / "mine.yaml").write_text("name: mine\nepochs: 1\nimage_size: 32\nbatch_size: 8\nprecision: float32\ndata: {n: 40, size: 32, split: [24, 8, 8]}\n", encoding="utf-8")
         assert command(root, "train", "--recipe", "mine.yaml", "--set", f"out_dir={run}")[0] == 0
         new = root / "new"
         (new / "x.jpg").mkdir(parents=True)

@@ -73,7 +73,7 @@ def left_after(end, budget=60):
     counting += "\nwritten = pathlib.Path('count').write_text(str(len(found)))"
     with mini_repo({"00_a": [START.replace("TAG", tag), f"{counting}\n{end}"]}) as root:
         entry = execute_notebooks([], out=root / "out", root=root, say=str, budget=budget)["notebooks"][0]
-        return entry["status"], int((root / "nbs" / "count").read_text()), living(tag)
+        return entry["status"], int((root / "nbs" / "count").read_text(encoding="utf-8")), living(tag)
 
 # %% ../../nbs/workshop/kernels.ipynb #2c92faa1
 @pytest.mark.slow

@@ -54,7 +54,7 @@ def test_a_file_that_is_no_notebook_is_refused_with_its_name_and_the_line_or_the
     with mini_repo({"00_a": ["x = 1"]}) as root:
         path = root / "nbs" / "00_a.ipynb"
         for text, message in bad.items():
-            path.write_text(text)
+            path.write_text(text, encoding="utf-8")
             with pytest.raises(ValueError, match=f"00_a.ipynb.*({message})"):
                 execute_notebooks(["00"], out=root / "out", root=root)
         path.write_bytes(b"\xff\xfe{")
@@ -77,7 +77,7 @@ def test_notebooks_of_older_formats_are_executed_and_an_error_in_them_is_told_wi
     fourth = {"nbformat": 4, "nbformat_minor": 2, "metadata": {}, "cells": [code | {"source": text, "execution_count": None} for text in ("x = 1", "1 / 0")]}
     for old in (third, fourth):
         with mini_repo({"00_a": ["x = 1"]}) as root:
-            (root / "nbs" / "00_a.ipynb").write_text(json.dumps(old))
+            (root / "nbs" / "00_a.ipynb").write_text(json.dumps(old), encoding="utf-8")
             error = execute_notebooks(["00"], out=root / "out", root=root, say=str)["notebooks"][0]["error"]
             assert (error["cell"], error["id"], error["line"]) == (2, "cell-2", "1 / 0") and "ZeroDivisionError" in error["message"]
 

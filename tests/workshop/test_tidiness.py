@@ -63,6 +63,7 @@ LONG_FUNCTIONS = {
     "prepare": "most of it is the signature, a comment for each argument",
     "_split_rows": "one question after another: which way of splitting was asked for",
     "execute_notebooks": "half of it is the signature; the rest reads from check to report",
+    "train_remaining": "a whole training from the opened folder to the last save, one step a line",
     "_make_python": "the five kinds of files that a notebook can write, one after another",
 }
 LONG_MODULES = {
@@ -81,6 +82,7 @@ LONG_MODULES = {
     "resnet_tutorial/evaluation.py": "scores, the figures that show them, and new images",
     "resnet_tutorial/feature_maps.py": "taking maps out and describing them; the recorder would be the next part to move",
     "resnet_tutorial/grad_cam.py": "five methods, the pass that serves them all, and guided backpropagation",
+    "resnet_tutorial/workshop/cli.py": "eight commands side by side, with a line or two over the limit",
     "resnet_tutorial/localization.py": "the scores of the field with the benchmark scores that the chapter teaches",
     "resnet_tutorial/models.py": "every block and every family of networks of the chapter",
 }
