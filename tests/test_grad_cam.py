@@ -237,7 +237,7 @@ def test_targets_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="expected one score a picture"):
         grad_cam(model, x, lambda logits: logits)
 
-# %% ../nbs/09_grad_cam.ipynb #bd1dd6ba
+# %% ../nbs/09_grad_cam.ipynb #b8ef6025
 def test_layers_that_put_out_tuples_traced_graphs_and_blocks_of_one_place_are_explained_or_refused_as_feature_maps_are():
     class Tuple(nn.Module):
         def __init__(self):
