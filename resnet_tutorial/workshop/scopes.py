@@ -158,13 +158,13 @@ def missing_names(
 ) -> list[str]:  # one line a problem
     "List the names that cells for readers need and only test cells define."
     flows = [(where, role_of(cell) in INERT, read_flow(cell.source)) for where, cell in _code_cells(notebook)]
-    tests = set().union(*(flow.bound for _, inert, flow in flows if inert)) - _KNOWN
     readers = [(where, flow) for where, inert, flow in flows if not inert]
     anywhere = set().union(*(flow.bound for _, flow in readers))
+    tests = set().union(*(flow.bound for _, inert, flow in flows if inert)) - _KNOWN
     bound, functions, problems = set(), {}, []
     for where, flow in readers:
-        lost = (set(flow.needed) | _needs_of_calls(flow, functions) - flow.bound) & tests - bound
-        lost |= set().union(*flow.later.values()) & tests - anywhere
+        lost = set(flow.needed) & (tests | anywhere) | (_needs_of_calls(flow, functions) - flow.bound) & tests
+        lost = lost - bound - _KNOWN | set().union(*flow.later.values()) & tests - anywhere
         for name in sorted(lost):
             problems.append(f"{where}: needs {name}, which for readers is not defined {'yet' if name in anywhere else 'at all'}: "
                             "they pass over test cells; import or define it in a cell above that is none")

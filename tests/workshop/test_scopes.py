@@ -68,6 +68,8 @@ def test_a_name_that_readers_get_too_late_is_refused_and_one_that_they_get_in_ti
     late = [*DATA, setup, "def area():\n    return math.pi", "print(area())", "import math"]
     with mini_repo({"01_data": late}) as root, pytest.raises(ValueError, match="cell 6 .*: needs math, which for readers is not defined yet"):
         build(root, check=True)
+    with mini_repo({"01_data": [*DATA, "print(total)", "total = 1"]}) as root, pytest.raises(ValueError, match="cell 4 .*: needs total, .* not defined yet"):
+        build(root, check=True)
     good = [*DATA, setup, "def area():\n    return math.pi * value", "import math\nvalue = 2", "print(area())", "#| test a\nother = one()\nassert other == 1"]
     with mini_repo({"01_data": [*good, "def f(value, *math):\n    other = [value for value in math]\n    return other"]}) as root:
         assert build(root, check=True)
@@ -99,7 +101,7 @@ def test_a_claim_that_is_long_or_silent_needs_results_or_touches_the_chapter_is_
         "total = 3\nassert total == 3": "assigns total, which belongs to the chapter",
         "assert True\n%time 1": "must be plain Python",
         "assert json.loads('1') == 1": "needs json",
-        "assert below() == 2": "needs below, which nothing above",
+        "assert below() == 2": "needs below, which for readers is not defined yet",
     }
     for code, reason in bad.items():
         cells = [*DATA, *above, f"#| claim a sum\n{code}", "#| export\ndef below():\n    return 2"]
