@@ -237,7 +237,7 @@ def test_targets_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="expected one score a picture"):
         grad_cam(model, x, lambda logits: logits)
 
-# %% ../nbs/09_grad_cam.ipynb #b8ef6025
+# %% ../nbs/09_grad_cam.ipynb #2b4e8407
 def test_layers_that_put_out_tuples_traced_graphs_and_blocks_of_one_place_are_explained_or_refused_as_feature_maps_are():
     class Tuple(nn.Module):
         def __init__(self):
@@ -739,7 +739,7 @@ def test_three_hundred_calls_leave_no_tensor_behind_without_the_garbage_collecto
         before = live_tensors()
         for number in range(300):
             calls[number % len(calls)]()
-        assert live_tensors() == before
+        assert live_tensors() <= before  # fewer where the kernel lets go of an earlier cell's
     finally:
         gc.enable()
 
