@@ -25,7 +25,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from resnet_tutorial.cam import class_activation_map
 from resnet_tutorial.feature_maps import find_layers
-from resnet_tutorial.engine.files import write_text
+from resnet_tutorial.engine.name_tables import write_names_csv
 from resnet_tutorial.grad_cam import grad_cam
 from resnet_tutorial.engine.zoo import build_model
 from resnet_tutorial.engine.runtime import choose_runtime, environment
@@ -204,11 +204,11 @@ def main():
     if options.keep:
         facts = environment(choose_runtime("cpu"))
         facts = {"system": facts["system"], "torch": facts["torch"], "cpu": facts["cpu_capability"], "threads": 1}
-        write_text(RESULTS / "cam.csv", table.round(3).assign(**facts).to_csv(index=False, lineterminator="\n"))
+        write_names_csv(table.round(3).assign(**facts), RESULTS / "cam.csv")
         rows = [(group, case, "CPU ms", 1000 * value) for group, cases in times.items() for case, value in cases.items()]
         rows += [("peak memory", case, "MB a picture", value) for case, value in memory.items()]
         cases = pd.DataFrame(rows, columns=["group", "case", "unit", "value"]).round(1)
-        write_text(RESULTS / "cam_cases.csv", cases.to_csv(index=False, lineterminator="\n"))
+        write_names_csv(cases, RESULTS / "cam_cases.csv")
 
 
 if __name__ == "__main__":

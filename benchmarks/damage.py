@@ -41,7 +41,7 @@ from resnet_tutorial.engine import fit as training
 from resnet_tutorial.workshop.analysis import analyze
 from resnet_tutorial.engine.checksums import DamageWarning
 from resnet_tutorial.evaluation import evaluate, predict
-from resnet_tutorial.engine.files import write_safely
+from resnet_tutorial.engine.name_tables import write_names_csv
 from resnet_tutorial.engine.recipes import Recipe
 from resnet_tutorial.workshop.results import keep_run
 from resnet_tutorial.engine.saved_runs import comparable, load_run
@@ -192,7 +192,7 @@ def main() -> None:
         print(f"{row.outcome}: {row.run}, {row.file}, {row.damage}, {row.question}: {row.words[:300]}")
     if options.keep:
         table = counts.astype(int).reset_index()
-        write_safely(Path(__file__).parent / "results" / "damage.csv", lambda part: table.to_csv(part, index=False, lineterminator="\n"))
+        write_names_csv(table, Path(__file__).parent / "results" / "damage.csv")
     sys.exit(int(table.outcome.isin(BAD).any()))
 
 

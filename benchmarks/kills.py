@@ -35,7 +35,7 @@ import pandas as pd
 from resnet_tutorial.engine import files
 from resnet_tutorial.engine import fit as training
 from resnet_tutorial.engine.checksums import read_checked, read_sums
-from resnet_tutorial.engine.files import write_safely
+from resnet_tutorial.engine.name_tables import write_names_csv
 from resnet_tutorial.engine.recipes import Recipe
 from resnet_tutorial.engine.saved_runs import load_run
 
@@ -161,7 +161,7 @@ def main() -> None:
     print(f"{total} writes in a run\n{counts.reset_index().to_string(index=False)}")
     if options.keep:
         table = counts.reset_index()
-        write_safely(Path(__file__).parent / "results" / "kills.csv", lambda part: table.to_csv(part, index=False, lineterminator="\n"))
+        write_names_csv(table, Path(__file__).parent / "results" / "kills.csv")
     whole = counts.loc["all"]
     sys.exit(int(whole["same"] < whole["runs"] or whole["readable"] < whole["kills"] or whole["leftovers"] > 0))
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from resnet_tutorial.data import IMAGENET, make_loader, open_data
-from resnet_tutorial.engine.files import write_text
+from resnet_tutorial.engine.name_tables import write_names_csv
 from resnet_tutorial.engine.runtime import choose_runtime, environment
 
 SIZE, BATCH = 96, 32
@@ -80,4 +80,4 @@ if __name__ == "__main__":
     facts = environment(choose_runtime("cpu"))
     print(found.to_string(), f"\nload {psutil.getloadavg()[0]:.1f}; {facts}")
     kept = found.assign(system=facts["system"], torch=facts["torch"], cpu=facts["cpu_capability"])
-    write_text(os.path.join(os.path.dirname(__file__), "results", "reading.csv"), kept.to_csv(lineterminator="\n"))
+    write_names_csv(kept, os.path.join(os.path.dirname(__file__), "results", "reading.csv"), index=True)

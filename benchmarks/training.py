@@ -54,7 +54,7 @@ from torchvision.transforms import v2
 
 from resnet_tutorial.engine.augmentation import crop_flip
 from resnet_tutorial.data import IMAGENET, EpochSampler, Loader, Pictures, first_of
-from resnet_tutorial.engine.files import write_text
+from resnet_tutorial.engine.name_tables import write_names_csv
 from resnet_tutorial.loop import Trainer
 from resnet_tutorial.engine.zoo import build_model
 from resnet_tutorial.engine.runtime import choose_runtime, environment, keep_memory, setup
@@ -427,7 +427,7 @@ def main():
         machine = {"system": facts["system"], "torch": facts["torch"], "rounds": options.rounds}
         machine |= {"hardware": facts.get("gpu", facts["cpu_capability"]), "load": round(psutil.getloadavg()[0], 1)}
         file = "training.csv" if runtime.device.type == "cpu" else "training_cuda.csv"
-        write_text(Path(__file__).parent / "results" / file, table.round(3).assign(**machine).to_csv(index=False, lineterminator="\n"))
+        write_names_csv(table.round(3).assign(**machine), Path(__file__).parent / "results" / file)
 
 
 if __name__ == "__main__":

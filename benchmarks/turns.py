@@ -8,7 +8,7 @@ import pandas as pd
 import psutil
 import torch
 
-from resnet_tutorial.engine.files import write_text
+from resnet_tutorial.engine.name_tables import write_names_csv
 from resnet_tutorial.engine.runtime import choose_runtime, environment
 
 
@@ -49,4 +49,4 @@ def finish(table: pd.DataFrame, name: str, keep: bool) -> None:
     if keep:
         machine = {"system": facts["system"], "torch": facts["torch"], "cpu": facts["cpu_capability"]}
         kept = table.assign(**machine, load=round(psutil.getloadavg()[0], 1))
-        write_text(Path(__file__).parent / "results" / f"{name}.csv", kept.to_csv(index=False, lineterminator="\n"))
+        write_names_csv(kept, Path(__file__).parent / "results" / f"{name}.csv")

@@ -19,7 +19,7 @@ import psutil
 import torch
 from filelock import FileLock
 
-from resnet_tutorial.engine.files import write_text
+from resnet_tutorial.engine.name_tables import write_names_csv
 from resnet_tutorial.models import count_parameters
 from resnet_tutorial.engine.zoo import NETWORKS, build_model
 from resnet_tutorial.engine.runtime import choose_runtime, environment
@@ -63,7 +63,7 @@ def keep(table):
     with FileLock(file.with_name(".unet.csv.lock")):
         old = [pd.read_csv(file)] if file.is_file() else []
         kept = pd.concat([*old, table]).drop_duplicates(["network", "size", "batch", "precision"], keep="last")
-        write_text(file, kept.to_csv(index=False, lineterminator="\n"))
+        write_names_csv(kept, file)
 
 
 def main():

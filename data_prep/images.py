@@ -87,18 +87,21 @@ def file_bytes(path: str | os.PathLike, missing: str = "there is no such file") 
     "The bytes of an image file; `ImageError` says why there are none."
     try:
         status = os.stat(path)
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "" if stat.S_ISREG(status.st_mode) else "not a regular file"
-        if not kind and status.st_size <= MAX_BYTES and (data := Path(path).read_bytes()):
+        if not stat.S_ISREG(status.st_mode):
+            reason = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        elif status.st_size > MAX_BYTES:
+            reason = f"too large: {status.st_size:,} bytes; the limit is {MAX_BYTES:,}"
+        elif data := Path(path).read_bytes():
             return data
+        else:
+            reason = "empty file (0 bytes)"
     except FileNotFoundError:
         raise ImageError("a link that leads nowhere" if os.path.islink(path) else missing, path) from None
     except OSError as error:
         raise ImageError(f"unreadable: {error.strerror}", path) from None
     except ValueError as error:  # a NUL byte
         raise ImageError(f"no name of a file: {error}", path) from None
-    if not kind and status.st_size > MAX_BYTES:
-        kind = f"too large: {status.st_size:,} bytes; the limit is {MAX_BYTES:,}"
-    raise ImageError(kind or "empty file (0 bytes)", path)
+    raise ImageError(reason, path)
 
 # %% ../nbs/preparation/image_files.ipynb #21f2e3c3
 def _damage(error: Exception) -> ImageError:
@@ -129,7 +132,7 @@ def decoded(
 ) -> Iterator[Image.Image]:                        # RGB, 8 bits, upright
     "An image for as long as it is needed; other threads wait with their large ones. `ImageError` where it is no usable image."
     path = source if isinstance(source, str | os.PathLike) else ""
-    data = file_bytes(path) if path else source if isinstance(source, bytes) else source.read()
+    data = source if isinstance(source, bytes) else source.read() if hasattr(source, "read") else file_bytes(source)
     try:
         image = read_header(data)
         with _ONE_LARGE if image.width * image.height > LARGE else nullcontext():

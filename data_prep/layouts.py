@@ -6,7 +6,6 @@
 import errno
 import os
 import shutil
-import unicodedata
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -14,7 +13,7 @@ import pandas as pd
 from .errors import DataError
 from .manifest import VERSION, read_info
 from .splits import SPLITS
-from resnet_tutorial.engine.systems import portable_paths
+from resnet_tutorial.engine.systems import as_stored, portable_paths
 from .tree import Listing
 from resnet_tutorial.engine.names import printable
 
@@ -61,17 +60,17 @@ def folder_names(table: pd.DataFrame) -> list[str]:
     "split/class/file for every picture; two files of one name keep their folders' names in front, or get a number."
     places = [f"{s}/{_folder_name(c)}/" for s, c in zip(table.split, table.class_name, strict=True)]
     short = [p + PurePosixPath(path).name for p, path in zip(places, table.path, strict=True)]
-    same = [unicodedata.normalize("NFC", s).lower() for s in short]  # as file systems see it that know no case
+    same = list(map(as_stored, short))
     twice, names = pd.Series(same).duplicated(keep=False), []
     taken = {s for s, t in zip(same, twice, strict=True) if not t}
     for place, path, name, again in zip(places, table.path, short, twice, strict=True):
         name = place + path.replace("/", "__") if again else name
         stem, ending = os.path.splitext(name)
         number = 1
-        while again and unicodedata.normalize("NFC", name).lower() in taken:
+        while again and as_stored(name) in taken:
             number += 1
             name = f"{stem}__{number}{ending}"
-        taken.add(unicodedata.normalize("NFC", name).lower())
+        taken.add(as_stored(name))
         names.append(name)
     return names
 

@@ -19,7 +19,7 @@ import pandas as pd
 
 from .checks import BOX_COLUMNS, MANIFEST_COLUMNS, VERSION, check_counts, check_info, check_rows, count_rows, parse, to_number
 from .errors import DataError
-from resnet_tutorial.engine.files import PART, check_ends, file_lock, write_text
+from resnet_tutorial.engine.files import PART, file_lock, read_utf8, write_bytes
 from resnet_tutorial.engine.name_tables import write_names_csv
 
 __all__ = ["MANIFEST_COLUMNS", "OWN_NAMES", "VERSION", "accept_manifest", "earlier", "leftovers", "partial_folder", "read_info",
@@ -34,7 +34,7 @@ def _load_json(folder: Path) -> object:
     "What dataset.json holds, whatever that is."
     file = folder / "dataset.json"
     try:
-        return json.loads(check_ends(file).read_text(encoding="utf-8"))
+        return json.loads(read_utf8(file))
     except FileNotFoundError:
         raise DataError(f"{folder} holds no dataset.json: prepare it with python -m data_prep NAME --out {folder}") from None
     except (ValueError, RecursionError) as error:
@@ -130,7 +130,8 @@ def write_json(info: dict, path: Path) -> None:
     "dataset.json, with the checksum of the manifest that lies beside it; written whole or not at all."
     manifest = path.with_name("manifest.csv").read_bytes()
     whole = info | {"manifest_sha256": hashlib.sha256(manifest).hexdigest()}
-    write_text(path, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))  # a path that is not UTF-8, in the escapes of JSON itself
 
 # %% ../nbs/01_dataset_making.ipynb #e2f8dce2
 def earlier(out: Path) -> dict | None:

@@ -27,7 +27,7 @@ from .sources import Source, download_source, find_source, source_of
 from .splits import (
     assign_fold, assign_splits, carve_val, crossing, merge_groups, read_fold, read_ranges, read_split, split_by_number,
 )
-from .tree import Listing, files_below, group_names, printable
+from .tree import Listing, files_below, group_names, speakable
 from resnet_tutorial.engine.files import NO_ROOM, check_ends
 from resnet_tutorial.engine.name_tables import read_names_csv
 
@@ -390,7 +390,7 @@ def _check_classes(table: pd.DataFrame, listing: Listing) -> None:
         return
     empty = [n for n in listing.class_names if n not in set(table.class_name)]
     if empty:
-        name = printable(empty[0])
+        name = speakable(empty[0])
         mine = [s for s in listing.skipped if name in PurePosixPath(s[0]).parts or s[0].startswith(f"{name}.")]
         raise DataError(f"class {name!r} holds no readable image ({_reasons(mine) or 'its folder is empty'})")
     if len(listing.class_names) < 2:

@@ -49,6 +49,11 @@ def unspeakable(path: str) -> str:
         return "the name is not valid UTF-8"
     return "the name holds control characters" if CONTROL.search(path) else ""
 
+
+def speakable(path: str) -> str:
+    "A path as it stands in skipped.csv."
+    return printable(path) if unspeakable(path) else path
+
 # %% ../nbs/preparation/folders.ipynb #2d048c74
 def _walk_once(start: Path, root: Path, seen: dict, found: _Found) -> list[Path]:
     "List everything below `start` that was not listed before; returns the links to folders, which it does not follow."
@@ -84,7 +89,7 @@ def walk(root: Path) -> _Found:
         starts += _walk_once(start, root, seen, found)
     found.skipped += [(f"{p}/", f"unreadable folder: {why}; the files in it are not known") for p, why in found.closed.items()]
     bad = {p: why for p in found.paths if (why := unspeakable(p))}
-    found.skipped = [(printable(p) if unspeakable(p) else p, r) for p, r in [*found.skipped, *bad.items()]]
+    found.skipped = [(speakable(p), r) for p, r in [*found.skipped, *bad.items()]]
     found.paths = sorted(set(found.paths) - set(bad))
     return found
 

@@ -159,7 +159,7 @@ def _cams_of_batches(model, batches, prepare):
 
 # %% ../nbs/08_cam.ipynb #83504687
 def _features_and_logits(body, x):
-    "What `forward_features` of a twin returns on its own way to its logits; ValueError where pooling and `fc` are not all."
+    "The features and logits of one forward pass of a twin; ValueError where more than pooling and `fc` lies between them."
     kept, name = [], type(body).__name__
 
     def forward_features(*args, **kwargs):

@@ -18,6 +18,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -143,7 +144,7 @@ def changed_files(faults: list[str], count: int, shown: int = 5) -> str:
 
 # %% ../nbs/02_data_loading.ipynb #d60f2d25
 def _allocate(file: int, size: int) -> None:
-    "Reserve all the room of a file before anything is written, where the system can: OSError if there is not so much."
+    "Reserve the full size of a file before anything is written, where the system can; OSError if it does not fit."
     if hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(file, 0, size)
@@ -207,7 +208,7 @@ class CacheWarning(UserWarning):
 
 
 def no_room(folder: Path, need: int, why: str) -> str:
-    "How much is lacking on the disk and in memory."
+    "A message that says what the images need and what is free, on the disk and in memory."
     free, memory = shutil.disk_usage(folder).free, psutil.virtual_memory().available
     return (f"the decoded images take {need / 1e6:,.1f} MB, which fit neither on the disk at {folder} ({why}, {free / 1e6:,.1f} MB are free) "
             f"nor into memory ({memory / 1e6:,.1f} MB are free): make room there, or choose a smaller image_size")
@@ -240,8 +241,8 @@ def cached_stack(
 ) -> np.ndarray:  # uint8 (N, *shape), mapped from the file
     """All images as one array, decoded at the first call by all cores and mapped from `file` afterwards.
 
-    Where the disk is full or read-only the array is in memory, and a CacheWarning says so. Raises DataError that lists
-    the files that have changed, and if memory has no room for the array either."""
+    Where the disk is full or read-only the array is in memory, and a CacheWarning says so. Raises DataError with a list of
+    files that have changed, or if the array does not fit into memory either."""
     file, whole = file.absolute(), (len(rows), *shape)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -251,8 +252,10 @@ def cached_stack(
     except OSError as error:
         if error.errno not in CANNOT_KEEP:
             raise
-        if not is_usable(file, whole):  # a read-only disk may hold one that was made before
-            return _in_memory(file, rows, read, whole, error.strerror)
+        with suppress(PermissionError):  # a read-only disk may hold one that was made before
+            if is_usable(file, whole):
+                return np.load(file, mmap_mode="c")
+        return _in_memory(file, rows, read, whole, error.strerror)
     return np.load(file, mmap_mode="c")  # copy on write: what a caller changes stays in memory
 
 # %% ../nbs/02_data_loading.ipynb #7a96ce14
@@ -348,7 +351,7 @@ class ImageData:
 
 # %% ../nbs/02_data_loading.ipynb #2a680bb4
 def _must_agree(data: ImageData, options: dict) -> None:
-    "ValueError where options ask for something else than what a prepared folder was made with: they would be ignored."
+    "ValueError where options differ from those that a prepared folder was made with: they would be ignored."
     if not options:
         return
     made = data.info.get("arguments") or {}
@@ -495,7 +498,7 @@ class JoinedBatches(BatchSampler):
 
 # %% ../nbs/02_data_loading.ipynb #80e8ec20
 class Loader(DataLoader):
-    "Batches of one split, a last one of a single image joined to the one before; `set_epoch` before each epoch."
+    "Batches of one split; a last batch of one image joins the one before it. Call `set_epoch` before each epoch."
 
     def __init__(self, dataset: Dataset, batch_size: int, *, sampler: EpochSampler, **options):
         super().__init__(dataset, batch_size, sampler=sampler, **options)

@@ -20,12 +20,11 @@ from matplotlib.figure import Figure
 
 from .cam import overlay, upsample
 from .feature_maps import feature_maps, pick_layers, standardize_rows
-from .grad_cam import CAMs, grad_cam
-from .localization import MAP_SCORES, box_masks, find_truth, pointing_game, score_maps, threshold_masks
+from .grad_cam import grad_cam, grad_cam_batches
+from .localization import MAP_SCORES, box_masks, find_truth, mask_iou, pointing_game, score_maps, threshold_masks
 from .engine.float64 import exact
 from .engine.intervals import bootstrap_mean
 from .engine.names import label_text
-from .engine.steady import steady, temporary_twin
 from .engine.saved_runs import Run
 
 # %% ../nbs/10_depth_comparison.ipynb #767eccee
@@ -87,7 +86,7 @@ def peak_cell(
 ) -> torch.Tensor:           # (B,) in [0, 1]; NaN where the mask is empty
     """Does the cell with the map's peak hold at least half as much of the object as the fullest cell?
 
-    Several highest cells count by their share of hits, as in `pointing_game`."""
+    Cells that tie for highest count by their share of hits, as in `pointing_game`."""
     peaks = F.adaptive_max_pool2d(cam.clamp(min=0)[:, None], grid)[:, 0]
     share = F.adaptive_avg_pool2d(truth.float()[:, None], grid)[:, 0].to(cam.device)
     full = (share >= 0.5 * share.amax((1, 2), keepdim=True)) & truth.any(2).any(1).to(cam.device)[:, None, None]
@@ -97,23 +96,23 @@ def peak_cell(
 def score_layer(
     cam: torch.Tensor,                 # (B, H, W), the positive part of maps at the images' size
     truth: dict[str, torch.Tensor],    # box, mask, evidence: those that are known, as localization.find_truth gives them
-    grid: tuple[int, int],             # cells of the coarsest map of the comparison
+    grid: tuple[int, int],             # rows and columns of the network's coarsest map
 ) -> pd.DataFrame:                     # (B, all DEPTH_SCORES but the last); NaN where the truth is not known
     "Is the map right (chapter 07), and what is its form?"
     scores = score_maps(cam, truth, [name for name in DEPTH_SCORES if name in MAP_SCORES])
     for kind in ("box", "evidence"):
         region = box_masks(truth["box"], cam.shape[1:]) if kind == "box" and kind in truth else truth.get(kind)
         scores[f"peak_cell_{kind}"] = np.nan if region is None else peak_cell(cam, region.to(cam.device), grid).cpu().numpy()
-    half = score_maps(cam, truth, ["iou_mask"], threshold=0.5).iou_mask
+    half = mask_iou(cam, truth["mask"].to(cam.device), 0.5).cpu().numpy() if "mask" in truth else np.nan
     scores = scores.assign(iou_at_half_mask=half, area=map_area(cam).cpu().numpy(), entropy=map_entropy(cam).cpu().numpy())
     return scores[[name for name in DEPTH_SCORES if name in scores]]
 
 # %% ../nbs/10_depth_comparison.ipynb #ca9a5d71
-def _score_batch(cams: CAMs, size, truth, about):
-    "The rows of one batch: `about` holds what is the same for all layers, column -> (B,)."
-    maps = {layer: upsample(cam, size).clamp(min=0) for layer, cam in cams.maps.items()}
+def _score_batch(cams, size, truth, about):
+    "The rows of one batch: cams, layer -> (B, h, w); `about` holds what is the same for all layers, column -> (B,)."
+    maps = {layer: upsample(cam, size).clamp(min=0) for layer, cam in cams.items()}
     names, places, frames = list(maps), relative_depth(maps), []
-    grid = min((tuple(cam.shape[1:]) for cam in cams.maps.values()), key=math.prod)
+    grid = min((tuple(cam.shape[1:]) for cam in cams.values()), key=math.prod)
     for layer, following in zip(names, [*names[1:], None], strict=True):
         scores = score_layer(maps[layer], truth, grid)
         nothing = torch.full((len(maps[layer]),), torch.nan)
@@ -130,25 +129,17 @@ def depth_scores(
     batch_size: int = 50,
 ) -> pd.DataFrame:               # layer, relative_depth, image, class, predicted, confidence, right, then DEPTH_SCORES
     "A row for each picture and layer; one forward and one backward pass a batch. Maps of the predicted class, in float32."
-    one = run.normalization(run.data.images(split, run.recipe.image_size)[:1].to(run.runtime.device))
-    found = list(feature_maps(run.model, one, layers))  # without names: the blocks that have a map at this size
-    parts = steady(lambda model: list(_scored_batches(run, model, split, found, method, batch_size)), run.model)
-    return pd.concat(parts, ignore_index=True)
-
-# %% ../nbs/10_depth_comparison.ipynb #48f504f3
-def _scored_batches(run, model, split, layers, method, batch_size):
-    "The rows of each batch, all from the same weights."
-    size, names = run.recipe.image_size, np.array(run.class_names)
+    size, names, parts = run.recipe.image_size, np.array(run.class_names), []
     images, labels, truth = run.data.images(split, size), run.data.labels(split).numpy(), find_truth(run.data, split, size)
-    with temporary_twin(model) as body:
-        for start in range(0, len(images), batch_size):
-            some = slice(start, start + batch_size)
-            x = run.normalization(images[some].to(run.runtime.device))
-            cams = grad_cam(body, x, None, layers, method)
-            predicted = cams.target.cpu().numpy()
-            about = {"image": np.arange(start, start + len(x)), "class": names[labels[some]], "predicted": names[predicted]}
-            about |= {"confidence": cams.logits.softmax(1).amax(1).cpu().numpy(), "right": predicted == labels[some]}
-            yield _score_batch(cams, size, {kind: mask[some] for kind, mask in truth.items()}, about)
+    cams = grad_cam_batches(run.model, images, run.normalization, None, layers, method, batch_size)
+    predicted, confidence = cams.target.numpy(), cams.logits.softmax(1).amax(1).numpy()
+    about = pd.DataFrame({"image": np.arange(len(images)), "class": names[labels], "predicted": names[predicted],
+                          "confidence": confidence, "right": predicted == labels})
+    for start in range(0, len(images), batch_size):  # maps at the images' size need more room than those of the layers
+        some = slice(start, start + batch_size)
+        maps = {layer: cam[some] for layer, cam in cams.maps.items()}
+        parts.append(_score_batch(maps, size, {kind: known[some] for kind, known in truth.items()}, about[some]))
+    return pd.concat(parts, ignore_index=True)
 
 # %% ../nbs/10_depth_comparison.ipynb #ef2f73ac
 def compare_depths(
@@ -202,7 +193,7 @@ def depth_strips(
     method: str = "grad_cam",
     split: str = "test",
 ) -> Figure:
-    "A row a picture: the picture, then the map of the predicted class at each layer, first to last."
+    "One row per image: the image, then the map of the predicted class at each layer, first to last."
     pictures = [(number, *case) for case, numbers in cases.items() for number in numbers]
     numbers = [number for number, _, _ in pictures]
     images = run.data.images(split, run.recipe.image_size)[numbers]
@@ -253,18 +244,18 @@ def judge_learning(
 ) -> dict:                # accuracy, accuracy_low, accuracy_high, chance, learned
     """Accuracy, and whether its 95 % interval over images and seeds lies above the midpoint of chance and perfection.
 
-    Chance is the share of the commonest class: what a network without eyes can reach."""
+    Chance is the share of the commonest class: what a network that never looks can reach."""
     last = rows[rows.relative_depth == 1]
-    mean, low, high = bootstrap_mean(_grid(last.assign(right=last.right.astype(float)), "right"))
+    mean, low, high = bootstrap_mean(_grid(last, "right"))
     chance = last["class"].value_counts(normalize=True).max()
     return {"accuracy": mean, "accuracy_low": low, "accuracy_high": high, "chance": chance, "learned": low > (1 + chance) / 2}
 
 
 def _lost_and_gained(rows, hit):
-    "(seeds, images) twice: 1 where the hit of the middle layer is gone at the end, and the reverse; NaN: wrong answer or no truth."
+    "Two (seeds, images) arrays: 1 where a hit of the middle layer is gone at the end, and the reverse; NaN: wrong answer or no truth."
     middle, last = nearest_layer(pd.unique(rows.layer), 0.5), rows[rows.relative_depth == 1]
     before, after = _grid(rows[rows.layer == middle], hit), _grid(last, hit)
-    asked = ~np.isnan(before + after) & (_grid(last.assign(right=last.right.astype(float)), "right") == 1)
+    asked = ~np.isnan(before + after) & (_grid(last, "right") == 1)
     before, after = before >= 0.5, after >= 0.5
     return np.where(asked, before & ~after, np.nan), np.where(asked, ~before & after, np.nan)
 
@@ -274,8 +265,8 @@ def answer_claim(
     hit: str = "peak_cell_evidence",  # or peak_cell_box, where no evidence is known
     at_least: float = 0.05,        # a focus that is lost more rarely is not called vanishing
     early: float = 1 / 3,          # blocks up to this relative depth are early
-) -> pd.DataFrame:                 # a row a model: what judge_learning says, area_change, lost, gained, each with _low and _high; finer, vanishes
-    '"Deeper looks finer, but the early focus can vanish", measured; None where it has not learned or the truth is not known.'
+) -> pd.DataFrame:                 # a row per model: judge_learning's columns; area_change, lost, gained, each with _low and _high; finer, vanishes
+    '"Deeper looks finer, but the early focus can vanish", measured; None where a network has not learned or the truth is unknown.'
     answers = {}
     for model, rows in table.groupby("model", sort=False):
         first = rows[rows.relative_depth <= early].groupby(["seed", "image"], as_index=False).area.mean()

@@ -137,7 +137,7 @@ DRAWN_CLASSES = 20  # more names than that cannot be read in a figure of a repor
 
 
 def most_confused(predictions: pd.DataFrame, class_names: list[str], limit: int = DRAWN_CLASSES) -> list[str]:
-    "The classes that take part in most mistakes, at most `limit`, in the order of their labels; all where there are no more."
+    "The `limit` classes that are involved in the most mistakes, in the order of their labels; all if there are no more than that."
     if len(class_names) <= limit:
         return list(class_names)
     wrong = predictions[predictions.true != predictions.predicted]
@@ -267,8 +267,8 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 # %% ../nbs/05_evaluation.ipynb #1d40ed1f
 def list_pictures(places: Iterable[str | Path]) -> list[Path]:
-    """Files as given and, of folders, what lies in them, by name: no subfolder, unless it is called like an image, and nothing
-    that starts with a dot. Whether they are images, `readable_pictures` finds out."""
+    """Files as given, and the contents of folders by name: no subfolder, unless it is named like an image, and nothing
+    that starts with a dot. `readable_pictures` finds out whether they are images."""
     files = []
     for place in map(Path, places):
         try:
@@ -282,13 +282,13 @@ def list_pictures(places: Iterable[str | Path]) -> list[Path]:
 
 # %% ../nbs/05_evaluation.ipynb #c5bd66d4
 class SkippedImages(UserWarning):
-    "Files that are no usable images were left out; the message lists them with their reasons."
+    "Files that are not usable images were left out; the message lists them with their reasons."
 
 
 def readable_pictures(
     files: Iterable[Path],
     size: int,  # side in pixels
-    skipped: list[tuple[str, str]],  # takes the path and the reason of each file that is no usable image
+    skipped: list[tuple[str, str]],  # collects path and reason for each file that is not a usable image
     batch_size: int = 100,
 ) -> Iterator[tuple[list[Path], torch.Tensor]]:  # files, and their pictures (B, 3, size, size) uint8
     "Read the images that can be read, a batch at a time."
@@ -309,10 +309,10 @@ def readable_pictures(
 
 # %% ../nbs/05_evaluation.ipynb #6e7de475
 def skipped_lines(skipped: list[tuple[str, str]], count: int, limit: int = 20) -> str:
-    "How many of `count` files are no usable images, and the first of them with their reasons."
+    "How many of `count` files are not usable images, and the first of them with reasons."
     lines = [f"{printable(path)}: {reason}" for path, reason in skipped[:limit]]
     more = [f"... and {len(skipped) - limit:,} more"] * (len(skipped) > limit)
-    return "\n".join([f"{len(skipped):,} of {count:,} files are no readable pictures:", *lines, *more])
+    return "\n".join([f"{len(skipped):,} of {count:,} files are not readable images:", *lines, *more])
 
 
 def read_pictures(
@@ -340,9 +340,9 @@ def predict_files(
     flip: bool | None = None,  # see `probabilities`
     batch_size: int = 100,
 ) -> pd.DataFrame:  # path, predicted, confidence, and p_<class> for every class: a row per readable picture
-    """What the run's network says about pictures that are not in its data set.
+    """The network's answers for images that are not in its data set.
 
-    Files that are no usable images are left out: a warning lists them, and `attrs["skipped"]` of the table has their paths
+    Files that are not usable images are left out: a warning lists them, and `attrs["skipped"]` of the table has their paths
     and reasons. ValueError where no file is a usable image."""
     files, read, skipped = list_pictures(places), [], []
 

@@ -7,7 +7,6 @@ __all__ = ['full_picture', 'Explanation', 'unique_names', 'explain', 'save_cams'
 
 # %% ../nbs/13_your_own_images.ipynb #07aaa959
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from .evaluation import predict_files, read_pictures, save_figure
 from .feature_maps import feature_maps, pick_layers
 from .engine.name_tables import write_names_csv
 from .engine.names import label_text
+from .engine.systems import as_stored
 from .grad_cam import CAMs, grad_cam_batches
 from .engine.saved_runs import Run
 
@@ -48,7 +48,7 @@ class Explanation:
     answers: pd.DataFrame  # path, predicted, confidence, p_<class>: a row a picture
     cams: CAMs  # raw maps of the explained class, layer -> (N, h, w), on the CPU
     method: str
-    skipped: list[tuple[str, str]] = field(default_factory=list)  # path and reason of what is no usable image
+    skipped: list[tuple[str, str]] = field(default_factory=list)  # path and reason of each file that is not a usable image
 
     def peaks(self) -> pd.DataFrame:  # path, predicted, confidence, layer, peak_x, peak_y, area: a row a picture and layer
         "Where each map is highest, in pixels of the file (NaN where nothing is positive), and how far it reaches."
@@ -98,26 +98,21 @@ def _peak(cam: torch.Tensor) -> tuple[float, float]:  # x, y in pixels
     return (float(x), float(y)) if cam.max() > 0 else (float("nan"), float("nan"))
 
 # %% ../nbs/13_your_own_images.ipynb #f3e66a46
-def _folded(name: str) -> str:
-    "A name as file systems see it that know no case, and none of Unicode's two spellings of an accent."
-    return unicodedata.normalize("NFC", name).casefold()
-
-
 def unique_names(files: list[Path], limit: int = 150) -> list[str]:
     "File names without ending, of at most `limit` bytes; those that occur twice get their folder's name in front, then a number."
     names = [file.stem for file in files]
-    count = Counter(map(_folded, names))
-    names = [f"{f.parent.name}_{n}" if count[_folded(n)] > 1 else n for f, n in zip(files, names, strict=True)]
-    count = Counter(map(_folded, names))
-    names, taken = [f"{n}_{i + 1}" if count[_folded(n)] > 1 else n for i, n in enumerate(names)], set()
+    count = Counter(map(as_stored, names))
+    names = [f"{f.parent.name}_{n}" if count[as_stored(n)] > 1 else n for f, n in zip(files, names, strict=True)]
+    count = Counter(map(as_stored, names))
+    names, taken = [f"{n}_{i + 1}" if count[as_stored(n)] > 1 else n for i, n in enumerate(names)], set()
     for i, name in enumerate(names):
         while len(os.fsencode(name)) > limit:
             name = name[:-1]
         start, number = name, 1
-        while _folded(name) in taken:
+        while as_stored(name) in taken:
             number += 1
             name = f"{start}_{number}"
-        taken.add(_folded(name))
+        taken.add(as_stored(name))
         names[i] = name
     return names
 
@@ -129,9 +124,9 @@ def explain(
     method: str = "grad_cam",  # a key of grad_cam.METHODS
     target: str | None = None,  # the class whose evidence is shown; None: the predicted one
 ) -> Explanation:
-    """What the network says about new pictures, and where that comes from at several depths.
+    """The network's answers for new images, and where they come from at several depths.
 
-    Files that are no usable images are left out: a warning lists them, and `skipped` has their paths and reasons."""
+    Files that are not usable images are left out: a warning lists them, and `skipped` has their paths and reasons."""
     if target is not None and target not in run.class_names:
         raise ValueError(f"class {target!r} is not one of {run.class_names}")
     answers = predict_files(run, places)
@@ -151,9 +146,10 @@ def save_cams(
     run: Run,
     places: Iterable[str | Path],  # picture files, or folders that hold some
     folder: str | Path,  # made where it does not exist
+    answers: pd.DataFrame | None = None,  # of predict_files for these places, where they are known
 ) -> list[Path]:  # three files a picture, see cam.save_cam_results
-    "Class activation maps of the predicted classes of new pictures, as files; what is no usable image is left out with a warning."
-    answers = predict_files(run, places)
+    "Class activation maps of the predicted classes of new pictures, as files; files that are not usable images are left out with a warning."
+    answers = predict_files(run, places) if answers is None else answers
     files = [Path(path) for path in answers.path]
     cams, _ = cam_maps(run.model, read_pictures(files, run.recipe.image_size), run.normalization)
     written = []

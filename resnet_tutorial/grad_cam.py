@@ -8,7 +8,6 @@ __all__ = ['METHODS', 'grad_cam_map', 'hires_cam_map', 'layer_cam_map', 'grad_ca
 
 # %% ../nbs/09_grad_cam.ipynb #e8bb588c
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,7 +15,7 @@ import torch
 from torch import nn
 
 from .cam import normalize, upsample
-from .feature_maps import check_images, maps_with_grad, named_layers
+from .feature_maps import check_images, find_layers, maps_with_grad
 from .engine.guided_relu import GuidedReLUs, check_guided
 from .engine.targets import as_array, class_scores
 from .engine.steady import steady, temporary_twin
@@ -179,17 +178,22 @@ def grad_cam(
 
     ValueError for a layer whose output is not (B, C, h, w) for certain, a target that is no class number, and a model
     that ends in a softmax or sigmoid, unless `target` is a function of what it puts out."""
-    methods = [method] if isinstance(method, str) else list(method)
-    if not methods or not set(methods) <= set(METHODS):
-        raise ValueError(f"method {method!r}; expected one or more of {', '.join(METHODS)}")
-    found = named_layers(model, layers)
-    results = steady(lambda net: _grad_cam(net, x, target, found, methods), model)
+    methods, wanted = _methods(method), find_layers(model, layers)
+    results = steady(lambda net: _grad_cam(net, x, target, wanted, methods), model)
     return results[method] if isinstance(method, str) else results
 
 # %% ../nbs/09_grad_cam.ipynb #c0306c53
-def _grad_cam(model, x, target, layers, methods):
+def _methods(method) -> list[str]:
+    "One or several methods as a list; ValueError where one is unknown."
+    methods = [method] if isinstance(method, str) else list(method)
+    if not methods or not set(methods) <= set(METHODS):
+        raise ValueError(f"method {method!r}; expected one or more of {', '.join(METHODS)}")
+    return methods
+
+
+def _grad_cam(model, x, target, wanted, methods):
     "method -> CAMs; WeightsChanged where another thread writes to the weights."
-    with torch.inference_mode(False), torch.enable_grad(), maps_with_grad(model, x, layers) as (logits, maps):
+    with torch.inference_mode(False), torch.enable_grad(), maps_with_grad(model, x, wanted) as (logits, maps):
         target, scores = class_scores(logits, target)
         found, closed = _maps_of(methods, logits, target, scores, maps)
         logits = logits.detach()
@@ -249,17 +253,19 @@ def grad_cam_batches(
     batch_size: int = 50,
 ) -> CAMs:                            # several methods: dict method -> CAMs; all on the CPU
     "`grad_cam` of many images, batch by batch, with the same weights for all."
-    device, found, target = next(model.parameters()).device, named_layers(model, layers), _targets_of_all(target, len(images))
+    device, target = next(model.parameters()).device, _targets_of_all(target, len(images))
+    methods, wanted = _methods(method), find_layers(model, layers)
 
     def work(net):
-        with temporary_twin(net) if len(images) > batch_size else nullcontext(net) as body:  # one batch looks after itself
+        with temporary_twin(net) as body:
             for start in range(0, len(images), batch_size):
                 batch = images[start:start + batch_size].to(device)
                 chosen = target[start:start + batch_size] if torch.is_tensor(target) and target.ndim else target
-                yield grad_cam(body, prepare(batch) if prepare else batch, chosen, found, method)
+                yield _grad_cam(body, prepare(batch) if prepare else batch, chosen, wanted, methods)
 
     parts = steady(lambda net: list(work(net)), model)
-    return _joined(parts) if isinstance(method, str) else {name: _joined([p[name] for p in parts]) for name in parts[0]}
+    results = {name: _joined([part[name] for part in parts]) for name in methods}
+    return results[method] if isinstance(method, str) else results
 
 # %% ../nbs/09_grad_cam.ipynb #ffc22446
 def guided_backprop(
@@ -294,11 +300,12 @@ def guided_grad_cam(
     layer=None,           # one layer; None: the last residual block
 ) -> torch.Tensor:        # (B, C, H, W), signed
     "Guided backpropagation where Grad-CAM is positive (Selvaraju et al. 2017, sec. 3.2); errors as in both."
-    found = named_layers(model, layer)
+    check_images(x)
+    wanted = find_layers(model, layer)
 
     def work(net):
         with temporary_twin(net) as body:
-            return guided_backprop(body, x, target), grad_cam(body, x, target, found)
+            return _guided_backprop(body, x, target), _grad_cam(body, x, target, wanted, ["grad_cam"])["grad_cam"]
 
     guided, cams = steady(work, model)
     return guided * normalize(upsample(list(cams.maps.values())[-1], x.shape[-2:]))[:, None]

@@ -105,7 +105,7 @@ class Trainer:
         return total
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:  # (B, C, H, W) -> (B, K)
-        "What the network says of a micro-batch; ValueError, with what to do, where one image is too few for BatchNorm."
+        "The logits of a micro-batch; ValueError that says what to do where one image is too few for BatchNorm."
         try:
             with self.runtime.autocast():
                 return self.network(images)

@@ -166,6 +166,17 @@ def test_a_class_called_na_and_a_group_called_007_stay_text():
         back = read_manifest(folder).iloc[0]
         assert (back.path, back.class_name, back.group, back.sha256) == (row["path"], "NA", "007", "12" * 32) and pd.isna(back.box_x0)
 
+# %% ../nbs/01_dataset_making.ipynb #392c8178
+def test_a_folder_whose_name_is_not_utf_8_stands_in_dataset_json_and_is_read_back():
+    import json
+
+    from data_prep.manifest import write_json
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "manifest.csv").write_bytes(b"")
+        write_json({"root": "/photos/caf\udce9"}, Path(folder) / "dataset.json")
+        assert json.loads((Path(folder) / "dataset.json").read_text(encoding="utf-8"))["root"] == "/photos/caf\udce9"
+
 # %% ../nbs/01_dataset_making.ipynb #5f71415f
 def test_after_a_kill_the_old_folder_goes_back_in_place_and_half_made_ones_go():
     from data_prep.manifest import partial_folder

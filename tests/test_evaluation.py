@@ -247,13 +247,13 @@ def test_a_folder_stands_for_the_pictures_in_it_and_files_that_are_none_are_all_
         assert [Path(path).name for path in predict_files(small_run, [place]).path] == ["a.png", "b.png"]
         (place / "c.png").write_text("no picture", encoding="utf-8")
         (place / "d.png").write_bytes((place / "a.png").read_bytes()[:300])
-        with pytest.warns(SkippedImages, match=r"(?s)2 of 4 files are no readable pictures:.*c\.png.*d\.png"):
+        with pytest.warns(SkippedImages, match=r"(?s)2 of 4 files are not readable images:.*c\.png.*d\.png"):
             found = predict_files(small_run, [place])
         assert [Path(path).name for path in found.path] == ["a.png", "b.png"]
         assert [Path(path).name for path, _ in found.attrs["skipped"]] == ["c.png", "d.png"]
-        with pytest.raises(ValueError, match=r"(?s)2 of 2 files are no readable pictures:.*c\.png.*d\.png"):
+        with pytest.raises(ValueError, match=r"(?s)2 of 2 files are not readable images:.*c\.png.*d\.png"):
             predict_files(small_run, [place / "c.png", place / "d.png"])
-        with pytest.raises(ValueError, match=r"(?s)2 of 4 files are no readable pictures:.*c\.png.*d\.png"):
+        with pytest.raises(ValueError, match=r"(?s)2 of 4 files are not readable images:.*c\.png.*d\.png"):
             read_pictures(list_pictures([place]), 48)
 
 # %% ../nbs/05_evaluation.ipynb #6f1395e5

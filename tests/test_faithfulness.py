@@ -15,7 +15,7 @@ class Brightness(nn.Module):
         return torch.stack([x[..., :2].sum((1, 2, 3)), x[..., 2:].sum((1, 2, 3))], 1)
 
 # %% ../nbs/11_faithfulness.ipynb #1a22a43d
-def test_a_straight_fall_has_an_area_of_one_half_and_a_map_that_is_the_same_everywhere_has_none():
+def test_a_straight_fall_has_an_area_of_one_half_and_a_constant_map_has_none():
     from resnet_tutorial.faithfulness import area_under_curve
     import torch
 

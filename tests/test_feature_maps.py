@@ -291,6 +291,15 @@ def test_blocks_whose_map_has_one_place_or_that_run_twice_are_chosen_as_they_can
     with pytest.raises(ValueError, match="no layer with a spatial map matches"):
         feature_maps(net, picture(2))
 
+# %% ../nbs/06_feature_maps.ipynb #2e879acc
+def test_modules_that_are_compiled_inside_the_model_keep_their_names_and_their_maps():
+    net, x = build_model("resnet18", 3), picture(64)
+    expected, layers = feature_maps(net, x), list(spatial_layers(net, x))
+    net.layer1[0], net.layer2 = torch.compile(net.layer1[0], backend="eager"), torch.compile(net.layer2, backend="eager")
+    maps = feature_maps(net, x)
+    assert list(maps) == list(expected) and list(spatial_layers(net, x)) == layers
+    assert all(maps[name].equal(expected[name]) for name in maps)
+
 # %% ../nbs/06_feature_maps.ipynb #c9f0f67d
 def test_a_residual_block_that_keeps_channels_last_is_refused_too():
     class BasicBlock(nn.Module):

@@ -78,7 +78,7 @@ def test_methods_of_several_classes_at_once_are_those_of_one_and_zero_gradients_
         assert method(A, 0 * G).eq(0).all() and method(0 * A, G).eq(0).all()
 
 # %% ../nbs/09_grad_cam.ipynb #db857c7f
-def test_at_the_last_block_grad_cam_is_the_class_activation_map_divided_by_the_number_of_its_places():
+def test_at_the_last_block_grad_cam_is_the_class_activation_map_divided_by_the_number_of_its_positions():
     from resnet_tutorial.engine.zoo import build_model
     from resnet_tutorial.cam import class_activation_map
     from resnet_tutorial.grad_cam import grad_cam

@@ -7,7 +7,6 @@ __all__ = ['run_pass', 'fit', 'train_into', 'train_remaining', 'explain_stop', '
            'train_or_load', 'plot_history', 'plot_histories']
 
 # %% ../../nbs/engine/fit.ipynb #f83ea3e0
-import errno
 import hashlib
 import json
 import time
@@ -21,6 +20,7 @@ import pandas as pd
 
 from .batches import Processes, join_processes, training_images
 from .checksums import DamagedFile, if_intact
+from .files import NO_ROOM
 from .names import label_text
 from resnet_tutorial.engine.phases import (
     OTHER_BITS,
@@ -188,7 +188,7 @@ def explain_stop(folder: Path, error: BaseException, say: Callable[[str], None])
     kept = f"{folder} keeps the state after {what}" if state else f"{folder} holds no state that can be read"
     if isinstance(error, KeyboardInterrupt | FloatingPointError):
         say(f"stopped; {kept}" + ("; resume to go on" if isinstance(error, KeyboardInterrupt) else ""))
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
         raise OSError(error.errno, f"{error.strerror}: {kept}; make room on the disk, then resume") from error
 
 # %% ../../nbs/engine/fit.ipynb #57200748

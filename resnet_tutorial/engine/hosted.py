@@ -23,7 +23,7 @@ from packaging.version import InvalidVersion, Version
 from .files import write_text
 
 # %% ../../nbs/engine/hosted.ipynb #e563709a
-KEPT = ("torch", "torchvision", "numpy", "pandas")  # a host without them is no place for this tutorial; gigabytes, or the kernel's own
+KEPT = ("torch", "torchvision", "numpy", "pandas")  # never installed: gigabytes, or in use by the kernel; without them a host cannot run this tutorial
 
 
 def library_requirements(

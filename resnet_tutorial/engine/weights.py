@@ -54,7 +54,7 @@ class _NoStateDict(ValueError):
     "A file of the right kind that holds something else."
 
 
-_SIGNS = {b"PK\x03\x04": "torch.save", b"\x80": "torch.save"}  # a zip archive; before PyTorch 1.6 a pickle
+_SIGNS = (b"PK\x03\x04", b"\x80")  # what torch.save writes: a zip archive; before PyTorch 1.6 a pickle
 _OTHERS = {b"\x89HDF": "an HDF5 file (Keras)", b"\x93NUMPY": "a NumPy array", b"\x1f\x8b": "a gzip archive: unpack it", b"GGUF": "a GGUF file",
            b"BZh": "a bzip2 archive: unpack it", b"version https://git-lfs": "a Git LFS pointer: run git lfs pull", b"<": "a web page"}
 
@@ -65,9 +65,8 @@ def _kind_of(path: Path) -> str:  # safetensors or torch.save
         start = file.read(32)
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 100_000_000:  # its header: JSON of at most 100 MB
         return "safetensors"
-    for sign, kind in _SIGNS.items():
-        if start.startswith(sign):
-            return kind
+    if start.startswith(_SIGNS):
+        return "torch.save"
     found = next((what for sign, what in _OTHERS.items() if start.startswith(sign)), f"it begins with {start[:8]!r}" if start else "it is empty")
     raise ValueError(f"{path.name} is damaged or no weights file ({found}); expected safetensors, or what torch.save writes")
 

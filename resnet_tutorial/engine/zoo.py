@@ -6,7 +6,7 @@
 __all__ = ['UNETS', 'NETWORKS', 'Network', 'build_model']
 
 # %% ../../nbs/engine/zoo.ipynb #b404b791
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch import nn
 
 from .fast_resnet import FastResNet
 from .names import did_you_mean
-from .weights import WeightReport, imagenet_state_dict, load_weights, read_state_dict
+from .weights import WeightReport, imagenet_state_dict, load_weights, read_weights
 from ..models import DEPTHS, cifar_resnet, resnet, resnet_small, zero_init_residuals
 from ..residual_unet import ResidualUNet, residual_unet, residual_unet_resnext50
 
@@ -69,16 +69,13 @@ def _load_start(
     "Load a starting point; a ResNet's weights go into the encoder of a U-Net."
     if weights in ("imagenet", "IMAGENET1K_V1", "IMAGENET1K_V2"):
         network = NETWORKS[name].imagenet or name
-        state, source = imagenet_state_dict(network, weights), f"torchvision's {network}, {weights}"
+        state, notes, source = imagenet_state_dict(network, weights), [], f"torchvision's {network}, {weights}"
     else:
-        state, source = weights, Path(weights).name
-    if not isinstance(model, ResidualUNet):
-        return load_weights(model, state, name=source)
-    keys = state if isinstance(state, Mapping) else read_state_dict(state)
-    if any("decoder" in key.split(".") for key in keys):
-        return load_weights(model, state, name=source)
-    found = load_weights(model.encoder, state, name=source)
-    return replace(found, notes=(*found.notes, "a ResNet's weights, loaded into the encoder; decoder and head start fresh"))
+        (state, notes), source = read_weights(weights), Path(weights).name
+    encoder = isinstance(model, ResidualUNet) and not any("decoder" in key.split(".") for key in state)
+    found = load_weights(model.encoder if encoder else model, state, name=source)
+    fresh = ["a ResNet's weights, loaded into the encoder; decoder and head start fresh"] * encoder
+    return replace(found, notes=(*notes, *found.notes, *fresh))
 
 # %% ../../nbs/engine/zoo.ipynb #f08e78dd
 def build_model(

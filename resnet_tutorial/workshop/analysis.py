@@ -19,7 +19,7 @@ from ..cam import cam_maps, normalize, overlay, upsample
 from ..engine.checksums import read_table
 from ..evaluation import plot_confusion, predict, read_pictures, save_figure
 from ..explain import full_picture
-from ..engine.files import write_text
+from ..engine.files import read_utf8, write_text
 from ..engine.names import label_text
 from ..engine.saved_runs import Run, load_run
 from ..engine.fit import plot_history
@@ -58,7 +58,7 @@ def class_names_of(run: Run, file: Path | None) -> dict[str, str]:  # the run's 
         return {name: name for name in run.class_names}
     if not file.is_file():
         raise FileNotFoundError(f"classNamePath {file}: no such file; give {ANALYSIS_KEYS['classNamePath']}")
-    lines = [line.partition(" ") for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = [line.partition(" ") for line in read_utf8(file).splitlines()]
     known = {wnid: names.strip() for wnid, _, names in lines}
     first = {names.split(",")[0]: names for names in known.values()}
     return {name: known.get(name, first.get(name, name)) for name in run.class_names}

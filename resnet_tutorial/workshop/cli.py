@@ -150,7 +150,7 @@ def predict_command(
     _print_answers(answers)
     if cam:
         from resnet_tutorial.explain import save_cams
-        typer.echo(f"{len(save_cams(trained, answers.path, folder))} files of maps")
+        typer.echo(f"{len(save_cams(trained, answers.path, folder, answers))} files of maps")
     typer.echo(f"kept in {printable(folder)}")
     _end(answers.attrs["skipped"], folder)
 

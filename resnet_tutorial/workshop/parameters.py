@@ -38,6 +38,11 @@ def tags_of(cell) -> list:
 _KIND_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list", dict: "a mapping"}
 
 # %% ../../nbs/workshop/parameters.ipynb #a077a269
+def _merge_mark(text: str) -> int | None:
+    "The first line that is a mark of an unfinished merge."
+    return next((n for n, line in enumerate(text.splitlines(), 1) if re.match(r"<{7}|>{7}|={7}$", line)), None)
+
+
 def load_notebook(path: Path):  # in the current format
     "A notebook, each cell with an id of its own; ValueError names the file, and the line or the cell that is wrong."
     text = read_utf8(path)
@@ -48,8 +53,8 @@ def load_notebook(path: Path):  # in the current format
         cells, raw = notebook.cells, json.loads(text)
         old = (raw["nbformat"], raw.get("nbformat_minor", 0)) < (4, 5)  # its cells have no ids, or nbformat has drawn them by lot
     except Exception as error:  # nbformat raises many kinds for a file that is none of its own
-        marks = [n for n, line in enumerate(text.splitlines(), 1) if re.match(r"<{7}|>{7}|={7}$", line)]
-        why = f"line {marks[0]} is a mark of an unfinished merge" if marks else reason_of(error)
+        mark = _merge_mark(text)
+        why = f"line {mark} is a mark of an unfinished merge" if mark else reason_of(error)
         raise ValueError(f"{path} cannot be read as a notebook ({why}): repair or remove it") from error
     notebook.nbformat_minor, seen = max(notebook.nbformat_minor, 5), set()
     for number, cell in enumerate(cells, 1):
@@ -74,9 +79,9 @@ def _literals(source: str, where: str) -> dict:
     try:
         body = ast.parse(source).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the latter: nested too deeply
-        marks = [n for n, line in enumerate(source.splitlines(), 1) if re.match(r"<{7}|>{7}|={7}$", line)]
-        line = marks[0] if marks else getattr(error, "lineno", None) or 1
-        why = "a mark of an unfinished merge" if marks else f"not Python ({getattr(error, 'msg', error)})"
+        mark = _merge_mark(source)
+        line = mark or getattr(error, "lineno", None) or 1
+        why = "a mark of an unfinished merge" if mark else f"not Python ({getattr(error, 'msg', error)})"
         raise ValueError(f"{where}: line {line} of the parameters cell is {why}; expected `name = literal`") from None
     values = {}
     for node in body:

@@ -19,13 +19,10 @@ from IPython.core.inputtransformer2 import TransformerManager
 from .cells import BuildError, needs_of, role_of
 from .needs import PEERS
 from .reading import Notebook, cell_address, name_of
-from .scopes import INERT, missing_names
+from .scopes import INERT, WRITES, missing_names, module_of
 
 # %% ../../nbs/workshop/rules.ipynb #e9212182
 MACHINERY = {"execnb", "fastcore", "ipykernel", "jupyter_client", "nbclient", "nbconvert", "nbdev", "nbformat", "papermill"}
-_WRITES = ("export", "exporti", "exports", "prep", "main")  # roles of cells that become a module
-
-
 @dataclass(frozen=True)
 class Import:
     "One name that a cell imports."
@@ -37,23 +34,13 @@ class Import:
     needs: tuple[str, ...] = ()  # what stands behind `#| needs`, and other needs of a test
 
 # %% ../../nbs/workshop/rules.ipynb #21d526d7
-def _module_of(notebook: Notebook, cell, library: str) -> str | None:
-    "The module that a cell becomes part of, with dots; None for a cell that stays in the notebook."
-    role = role_of(cell)
-    if role == "prep":
-        return f"data_prep.{cell.directives_['prep'][0]}".removesuffix(".__init__")
-    if role == "main":
-        return f"{library}.__main__"
-    return f"{library}.{notebook.module}" if role in _WRITES else None
-
-
 def _imports_of(notebook: Notebook, library: str) -> list[Import]:
     "Every import of a notebook, at any depth of its code."
     found, raw = [], nbformat.read(notebook.path, 4).cells  # nbdev has taken the directives out of the others
     for number, (cell, source) in enumerate(zip(notebook.cells, raw, strict=True), 1):
         if cell.cell_type != "code":
             continue
-        module, test = _module_of(notebook, cell, library), role_of(cell) in INERT
+        module, test = module_of(notebook, cell, library), role_of(cell) in INERT
         for node in ast.walk(ast.parse(TransformerManager().transform_cell(source.source))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
             if isinstance(node, ast.ImportFrom):
@@ -65,7 +52,7 @@ def _imports_of(notebook: Notebook, library: str) -> list[Import]:
 # %% ../../nbs/workshop/rules.ipynb #92c562c1
 def _import_problems(notebooks: list[Notebook], library: str) -> list[str]:  # one line a problem
     "List imports of later chapters, star imports, and notebook machinery outside of workshop/."
-    home = {_module_of(nb, cell, library): nb for nb in notebooks for cell in nb.of(*_WRITES)}
+    home = {module_of(nb, cell, library): nb for nb in notebooks for cell in nb.of(*WRITES)}
     problems = []
     for notebook in notebooks:
         chapter, free = notebook.number or 0, notebook.folder == "workshop" or notebook.number is None and not notebook.folder
@@ -90,8 +77,8 @@ def _cycle_problem(notebooks: list[Notebook], library: str) -> list[str]:
     "Say which modules import each other in a circle, if any do."
     graph, where = {}, {}
     for notebook in notebooks:
-        for cell in notebook.of(*_WRITES):
-            graph.setdefault(_module_of(notebook, cell, library), set())
+        for cell in notebook.of(*WRITES):
+            graph.setdefault(module_of(notebook, cell, library), set())
     for found in (found for notebook in notebooks for found in _imports_of(notebook, library)):
         target = next((name for name in (found.name, found.name.rpartition(".")[0]) if name in graph), None)
         if found.module is not None and target is not None:
@@ -109,7 +96,7 @@ def _place_problems(notebooks: list[Notebook], library: str) -> list[str]:
     "List chapters that export nothing, studies that export, and folders that would shadow a package."
     problems = []
     for notebook in notebooks:
-        number, exports = notebook.number, bool(notebook.of(*_WRITES))
+        number, exports = notebook.number, bool(notebook.of(*WRITES))
         if (notebook.folder or number in range(1, 20)) and not exports:
             problems.append(f"{notebook.name}: exports nothing; chapters 01 to 19 and notebooks in folders write a module")
         if number is not None and number not in range(1, 20) and exports:

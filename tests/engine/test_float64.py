@@ -2,13 +2,93 @@
 
 # %% ../../nbs/engine/float64.ipynb #c189063d
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils._pytree import tree_leaves, tree_map
 
-from resnet_tutorial.engine.float64 import device_without_float64, exact, exact_dtype, has_float64
+from resnet_tutorial.engine.float64 import exact, exact_dtype, has_float64
 from resnet_tutorial.engine.paths import find_root
+
+# %% ../../nbs/engine/float64.ipynb #e5e66ef2
+STAND_IN = torch.device("meta")
+_MIXES = ("copy_", "to", "_to_copy", "index", "index_put", "index_put_", "lift_fresh", "set_")  # take tensors of two devices
+
+
+class _OnDevice(torch.Tensor):
+    "A tensor of the stand-in; its values lie on the CPU."
+    __slots__ = ("held",)
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, held):
+        if held.dtype in (torch.float64, torch.complex128):
+            raise TypeError(f"cannot make a {held.dtype} tensor: this device has no float64")
+        form = {"strides": held.stride(), "storage_offset": held.storage_offset(), "dtype": held.dtype, "device": STAND_IN}
+        made = torch.Tensor._make_wrapper_subclass(cls, held.shape, **form)
+        made.held = held
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        return _carry_out(function, args, kwargs or {})
+
+# %% ../../nbs/engine/float64.ipynb #eaaf0c18
+def _on_cpu(value):
+    "An operand as the CPU takes it."
+    return value.held if isinstance(value, _OnDevice) else torch.device("cpu") if isinstance(value, torch.device) else value
+
+
+def _carry_out(function, args, kwargs):
+    "An operation on the CPU, its result on the device where the operands were there or the device was asked for."
+    given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
+    owners = {id(value.held): value for value in given if isinstance(value, _OnDevice)}
+    name, asked = function.overloadpacket.__name__, [value for value in tree_leaves((args, kwargs)) if isinstance(value, torch.device)]
+    asked += [value.device for value in args[1:2] if name == "to" and isinstance(value, torch.Tensor)]
+    here = asked[0].type == STAND_IN.type if asked else bool(owners)
+    if owners and name not in _MIXES and any(value.ndim and not isinstance(value, _OnDevice) for value in given):
+        raise RuntimeError(f"{name} got tensors of two devices; move them to one")
+    plain_args, plain = tree_map(_on_cpu, (args, kwargs))
+    out = function(*plain_args, **plain)
+    if not here:
+        return out
+    out = tree_map(lambda value: owners[id(value)] if id(value) in owners else _OnDevice(value) if isinstance(value, torch.Tensor) else value, out)
+    return return_and_correct_aliasing(function, args, kwargs, out) if owners else out
+
+# %% ../../nbs/engine/float64.ipynb #8fb7be25
+class _Operations(TorchDispatchMode):
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        return _carry_out(function, args, kwargs or {})
+
+
+class _Calls(TorchFunctionMode):
+    "What PyTorch does to a subclass or to `meta` without dispatching it."
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs, device = kwargs or {}, (kwargs or {}).get("device")
+        if args and isinstance(args[0], _OnDevice) and function is torch.Tensor.tolist:
+            return args[0].held.tolist()
+        if args and isinstance(args[0], _OnDevice) and function in (torch.Tensor.numpy, torch.Tensor.__array__):
+            raise TypeError("cannot convert a tensor of this device to numpy; use .cpu() first")
+        if function in (torch.tensor, torch.as_tensor, torch.asarray) and device is not None and torch.device(device) == STAND_IN:
+            return function(*args, **kwargs | {"device": None}).to(STAND_IN)
+        return function(*args, **kwargs)
+
+# %% ../../nbs/engine/float64.ipynb #a9a80858
+@contextmanager
+def device_without_float64() -> Iterator[torch.device]:
+    "In this context `STAND_IN` is a device on which everything works except float64."
+    autocast, enabled = torch.autocast, torch.is_autocast_enabled
+    here = mock.patch.object(torch, "autocast", lambda kind, **options: nullcontext() if kind == "meta" else autocast(kind, **options))
+    asked = mock.patch.object(torch, "is_autocast_enabled", lambda *kind: kind != ("meta",) and enabled(*kind))
+    with here, asked, _Operations(), _Calls():
+        yield STAND_IN
 
 # %% ../../nbs/engine/float64.ipynb #6febd643
 def test_the_stand_in_computes_like_a_device_and_refuses_float64_two_devices_and_numpy():

@@ -93,6 +93,8 @@ def odd_files(place):
 def test_every_kind_of_file_that_is_no_usable_image_has_a_reason_and_is_not_decoded_when_it_is_too_large():
     import tracemalloc
 
+    import pytest
+
     from data_prep.errors import ImageError
     from data_prep.images import check_image
 
@@ -109,6 +111,8 @@ def test_every_kind_of_file_that_is_no_usable_image_has_a_reason_and_is_not_deco
             assert check_image(Path(folder) / name).reason
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
         tracemalloc.stop()
+    with pytest.raises(ImageError, match="there is no such file"):
+        read_image("")
 
 # %% ../../nbs/preparation/image_files.ipynb #90b2ab02
 def test_a_file_with_the_same_stamp_is_not_read_twice():

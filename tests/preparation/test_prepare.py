@@ -111,6 +111,9 @@ def test_folders_that_nothing_can_be_learned_from_are_refused():
         (photos(root / "bad_class") / "horse").mkdir()
         (root / "bad_class" / "horse" / "a.jpg").write_bytes(JPEG[:99])
         refused("class 'horse' holds no readable image .1 files left out: horse/a.jpg: damaged", source=root / "bad_class")
+        (photos(root / "odd_class") / "ho\trse").mkdir()
+        (root / "odd_class" / "ho\trse" / "a.jpg").write_bytes(JPEG[:99])
+        refused("holds no readable image .1 files left out: ", source=root / "odd_class")
         refused("one class only .cat.", source=photos(root / "one_class", ["cat"]))
         (root / "nothing").mkdir()
         refused("holds no picture: it is empty", source=root / "nothing")
@@ -190,6 +193,8 @@ def test_copies_whose_names_would_be_one_file_on_some_system_all_stay():
     names = folder_names(pd.DataFrame({"path": paths, "split": "train", "class_name": "cat"}))
     assert len({n.lower() for n in names}) == len(paths) and names[5] == "train/cat/cat__a__b__c.png"
     assert folder_names(pd.DataFrame({"path": ["cat/0.png", "dog/0.png"], "split": "train", "class_name": ["cat", "dog"]})) == ["train/cat/0.png", "train/dog/0.png"]
+    twins = folder_names(pd.DataFrame({"path": ["a/straße.png", "b/STRASSE.png"], "split": "train", "class_name": "cat"}))
+    assert len({name.casefold() for name in twins}) == 2
 
 # %% ../../nbs/preparation/prepare.ipynb #5d0e11a2
 def test_a_copied_folder_can_stand_on_every_system_and_the_manifest_keeps_the_names_that_the_classes_have():
