@@ -82,7 +82,7 @@ def build(
     settings, files = read_settings(root), render(root)
     home = root / settings["nbs_path"]
     framed = framed_notebooks(notebook_files(home), home, settings, read_template(root, settings))
-    changes = [Change(name_of(path, home), "different", "the first cells of the chapters") for path in framed]
+    changes = [Change(name_of(path, home), "different", "what the build writes into notebooks") for path in framed]
     if framed and not check:
         for path, content in framed.items():
             write_bytes(path, content)

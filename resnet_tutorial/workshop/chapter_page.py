@@ -18,8 +18,9 @@ from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 from nbformat.v4 import new_notebook, new_output
 
 from ..engine.files import write_bytes
+from .captions import alternatives, put_alternatives
 from .jobs import Job, untag_skipped
-from .outputs import figures_of, mark_broken, numbers_of, place_of, source_ids
+from .outputs import mark_broken, numbers_of, place_of, source_ids
 from .parameters import load_notebook, reason_of
 
 # %% ../../nbs/workshop/chapter_page.ipynb #3416d30d
@@ -55,6 +56,7 @@ def _tidy_copy(job: Job):
     if "papermill" in notebook.metadata:  # which puts the whole notebook there when it is given one
         notebook.metadata.papermill.input_path = str(job.path)
     notebook, _ = CoalesceStreamsPreprocessor().preprocess(notebook, {})
+    put_alternatives(notebook.cells)
     save_notebook(notebook, job.out / job.path.name)
     return notebook
 
@@ -92,8 +94,8 @@ def write_chapter(job: Job, notebook) -> None:
     "Write a notebook's own page."
     page = _notebook_html(job, notebook)
     page = re.sub(r'href="(\d\w*)\.ipynb', r'href="\1.html', page)  # links lead on to the pages beside it
-    alts = iter([figure["alt"] for figure in figures_of(notebook, job.path.stem) if "svg" not in figure["mime"]])
-    missing = r'(<div class="jp-RenderedImage[^>]*>\s*<img )alt="No description[^"]*"'  # nbconvert knows no fig-alt
+    alts = iter(alternatives(notebook.cells, job.path.stem))
+    missing = r'(<div class="jp-Rendered(?:Image|SVG)[^>]*>\s*<img )alt="No description[^"]*"'  # the template knows no alternatives
     page = re.sub(missing, lambda found: f'{found[1]}alt="{html.escape(next(alts, ""))}"', page)
     write_html(page, job.out / f"{job.path.stem}.html")
 

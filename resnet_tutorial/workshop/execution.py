@@ -20,6 +20,7 @@ from nbdev.clean import clean_nb
 from tqdm import tqdm
 
 from ..engine.paths import find_root
+from .captions import put_alternatives
 from .chapter_page import save_notebook
 from .jobs import Job, skip_flags
 from .one_notebook import Interrupts, execute_one
@@ -27,6 +28,7 @@ from .outputs import for_json
 from .parameters import load_notebook, plan_parameters, read_parameters, reason_of, settle_paths
 from .report_page import Report, duration, verdict
 from .selection import read_settings, select_notebooks
+from .times import has_fast_bf16
 
 # %% ../../nbs/workshop/execution.ipynb #c872ada0
 def _open_folder(out: str | Path | None, root: Path, paths: list[Path]) -> Path:
@@ -155,7 +157,7 @@ def _new_summary(out: Path, paths: list[Path], budget: float, flags: Iterable[st
     machine = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     head = {"status": "executing", "pid": os.getpid(), "host": socket.gethostname(), "started": started, "updated": started}
     head |= {"seconds": 0.0, "machine": machine, "out": str(out), "selected": len(paths), "planned": [path.stem for path in paths]}
-    return head | {"budget": for_json(budget), "flags": sorted(flags), "notebooks": []}
+    return head | {"fast_bf16": has_fast_bf16(), "budget": for_json(budget), "flags": sorted(flags), "notebooks": []}
 
 # %% ../../nbs/workshop/execution.ipynb #a67d0c0b
 _WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
@@ -180,6 +182,7 @@ def keep_outputs(path: Path, executed: Path) -> None:
             cell.execution_count = None
             executed_here = copies[cell.id].execution_count is not None
             cell.outputs = _lasting_outputs(copies[cell.id]) if executed_here else cell.outputs
+    put_alternatives(notebook.cells)
     save_notebook(notebook, path)
 
 # %% ../../nbs/workshop/execution.ipynb #1833e967

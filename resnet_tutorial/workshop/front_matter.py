@@ -13,7 +13,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from .captions import put_alternatives, put_captions
+from .folding import fold_cells
 from .set_up_cell import put_set_up, set_up_source
+from .times import fill_routes, put_time, read_times, route_table
 
 # %% ../../nbs/workshop/front_matter.ipynb #1b903a87
 @dataclass(frozen=True)
@@ -122,10 +125,13 @@ NEXT = re.compile(r"## Next\b.*", re.DOTALL)
 TABLE = re.compile(r"(<!-- chapters -->\n).*?(<!-- end of chapters -->)", re.DOTALL)
 
 
-def framed(cells: list[dict], page: Page, pages: list[Page], settings: dict, template: str = "") -> None:
+def framed(cells: list[dict], page: Page, pages: list[Page], settings: dict, template: str = "", times: dict | None = None) -> None:
     "Bring the cells of one notebook up to date, in place."
     if template:
         put_set_up(cells, set_up_source(template, posixpath.join("nbs", posixpath.dirname(page.path)).rstrip("/"), settings))
+    fold_cells(cells)
+    put_captions(cells, page.number)
+    put_alternatives(cells)
     for i, cell in enumerate(cells):
         if cell["cell_type"] != "markdown":
             continue
@@ -135,6 +141,8 @@ def framed(cells: list[dict], page: Page, pages: list[Page], settings: dict, tem
             source = NEXT.sub(lambda match: next_cell(page, pages), source)
         source = TABLE.sub(lambda match: f"{match[1]}{chapter_table(pages, page.path)}\n{match[2]}", source)
         cell["source"] = source.splitlines(keepends=True)
+    if page.number:
+        put_time(cells, page.path.removesuffix(".ipynb"), times or {})
 
 # %% ../../nbs/workshop/front_matter.ipynb #fb1b975d
 def framed_notebooks(
@@ -143,17 +151,20 @@ def framed_notebooks(
     settings: dict,  # user, repo and branch, as in settings.ini
     template: str = "",  # of the set-up cell; empty: such a cell is neither written nor changed
 ) -> dict[Path, bytes]:  # those that must change, with their new content
-    "Every notebook whose set-up cell, badge, links or tables are not up to date."
+    "Every notebook whose set-up cell, folding, captions, badge, time, links or tables are not up to date."
     contents = {path: path.read_bytes() for path in paths}
     books = {path: json.loads(content) for path, content in contents.items()}
     names = {path: path.relative_to(home).as_posix() for path in paths}
     pages = [read_page("".join(books[path]["cells"][0]["source"]), names[path]) for path in paths]
-    changed = {}
+    times, changed = read_times(home), {}
     for path, page in zip(paths, pages, strict=True):
         try:
-            framed(books[path]["cells"], page, pages, settings, template)
+            framed(books[path]["cells"], page, pages, settings, template, times)
         except ValueError as error:
             raise ValueError(f"nbs/{page.path}: {error}") from None
+    table = route_table(home, {path.stem: books[path]["cells"] for path, page in zip(paths, pages, strict=True) if page.number})
+    for path in paths:
+        fill_routes(books[path]["cells"], table)
         new = (json.dumps(books[path], indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()
         if new != contents[path]:
             changed[path] = new

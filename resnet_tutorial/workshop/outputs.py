@@ -12,7 +12,6 @@ import contextlib
 import functools
 import io
 import math
-import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from nbformat.v4 import new_output
 from PIL import Image, UnidentifiedImageError
 
 from data_prep.images import to_rgb
+from .captions import said_of
 from .parameters import load_notebook, reason_of
 
 # %% ../../nbs/workshop/outputs.ipynb #ae8c5c4e
@@ -129,8 +129,7 @@ def figures_of(notebook, title: str) -> list[dict]:
     "The images of an executed notebook: data, MIME type, alternative text and caption."
     figures = []
     for cell in notebook.cells:
-        said = dict(re.findall(r"^#\|\s*(fig-cap|fig-alt):\s*(.+?)\s*$", cell.source, re.M))
-        said = {name: re.sub(r"^(['\"])(.*)\1$", r"\2", text) for name, text in said.items()}  # YAML may quote
+        said = said_of(cell)
         for output in _cell_outputs(cell):
             for mime in sorted(_FIGURE_TYPES & _data_of(output).keys()):
                 caption = said.get("fig-cap", "")

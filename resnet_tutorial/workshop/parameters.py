@@ -42,7 +42,7 @@ def _merge_mark(text: str) -> int | None:
     "The first line that is a mark of an unfinished merge."
     return next((n for n, line in enumerate(text.splitlines(), 1) if re.match(r"<{7}|>{7}|={7}$", line)), None)
 
-
+# %% ../../nbs/workshop/parameters.ipynb #7af5d295
 def load_notebook(path: Path):  # in the current format
     "A notebook, each cell with an id of its own; ValueError names the file, and the line or the cell that is wrong."
     text = read_utf8(path)

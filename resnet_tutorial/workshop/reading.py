@@ -15,6 +15,7 @@ from execnb.nbio import read_nb
 from nbdev.process import NBProcessor
 
 from .cells import BuildError, as_test, check_directives, check_python, needs_of, role_of, slug, without_quarto
+from .folding import check_title, without_title
 from .selection import notebook_files
 
 # %% ../../nbs/workshop/reading.ipynb #b9cb579e
@@ -64,6 +65,14 @@ def cell_address(name: str, number: int, cell) -> str:
     return f"{name}, cell {number} (id {cell['id']})"
 
 # %% ../../nbs/workshop/reading.ipynb #4b5275b1
+def _check_cell(cell, source: str) -> None:
+    "Refuse a cell that cannot be built, and take its title away, which is for readers of the notebook."
+    check_directives(cell, source)
+    check_python(cell, source)
+    check_title(source, role_of(cell), cell.metadata.get("tags") or [])
+    cell.set_source(without_title(cell.source))
+
+# %% ../../nbs/workshop/reading.ipynb #5c3ad0e1
 def _read_cells(path: Path, home: Path) -> list:
     "Read the cells of a notebook with nbdev and check each of them."
     name = name_of(path, home)
@@ -79,8 +88,7 @@ def _read_cells(path: Path, home: Path) -> list:
         if cell.cell_type != "code":
             continue
         try:
-            check_directives(cell, source)
-            check_python(cell, source)
+            _check_cell(cell, source)
             if role_of(cell) == "test":
                 marks = tuple(mark for mark in ("slow", "cuda", "chapters") if mark in cell.directives_)
                 words, needs = " ".join(cell.directives_["test"]), needs_of(cell.directives_)

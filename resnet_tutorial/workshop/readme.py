@@ -14,7 +14,9 @@ import nbformat
 from nbconvert import MarkdownExporter
 from nbdev.process import NBProcessor
 
+from .captions import is_caption
 from .cells import without_quarto
+from .folding import without_title
 
 # %% ../../nbs/workshop/readme.ipynb #62fb2e35
 _MARKER = "<!-- generated from nbs/index.ipynb by `resnet-tutorial build`; edit the notebook, not this file -->"
@@ -33,12 +35,13 @@ def links_from_root(markdown: str, folder: str = "nbs") -> str:
 # %% ../../nbs/workshop/readme.ipynb #ed4a84d7
 def _readme_cells(path: Path) -> list:
     "The cells of the index that a reader of README.md sees, with their alternative texts."
-    cells = nbformat.read(path, 4).cells
+    cells, kept = nbformat.read(path, 4).cells, True
     for cell, processed in zip(cells, NBProcessor(path).nb.cells, strict=True):
         directives = processed.directives_
-        cell.keep = not {"hide", "test", "test_setup", "default_exp"} & directives.keys()
+        kept = not {"hide", "test", "test_setup", "default_exp"} & directives.keys() and (kept or not is_caption(cell))  # as its figure
+        cell.keep = kept
         cell.alt = " ".join(directives.get("fig-alt:", directives.get("fig-cap:", ["figure"]))).strip("\"'")
-        cell.source = links_from_root(cell.source) if cell.cell_type == "markdown" else without_quarto(processed.source)
+        cell.source = links_from_root(cell.source) if cell.cell_type == "markdown" else without_quarto(without_title(processed.source))
         cell.metadata.transient = {"remove_source": directives.get("echo:", [""])[0] == "false"}
     return [cell for cell in cells if cell.pop("keep")]
 

@@ -169,6 +169,36 @@ def test_build_writes_and_check_tells_with_exit_codes():
     assert wrote[0] == 0 and "wrote mini/data.py (from nbs/01_data.ipynb)" in wrote[1]
     assert after == (0, "every generated file is as the notebooks say\n", "")
 
+# %% ../../nbs/workshop/cli.ipynb #dfeefffd
+def test_links_without_a_network_are_one_message_and_exit_code_2_and_dead_ones_exit_code_1():
+    import requests
+
+    with mini_repo({"01_data": ["# Data\n\n> B\n\n[1](https://x.org/a)", "#| default_exp data", "#| export\nx = 1"]}) as root:
+        with mock.patch.object(requests, "head", side_effect=requests.ConnectionError("no network")):
+            code, log, error = command(root, "build", "--links")
+        assert code == 2 and "error: cannot connect to any of the 1 addresses" in error and log == ""
+        for status, expected in ((404, 1), (200, 0)):
+            answer = requests.Response()
+            answer.status_code, answer.raw = status, io.BytesIO()
+            with mock.patch.object(requests, "head", return_value=answer), mock.patch.object(requests, "get", return_value=answer):
+                code, log, error = command(root, "build", "--links")
+            assert code == expected and f"{expected} of 1 addresses are dead" in log, error
+        assert not (root / "mini").exists()
+
+# %% ../../nbs/workshop/cli.ipynb #14788c3b
+def test_times_of_an_execution_reach_the_chapter_with_the_next_build():
+    first = "# Data\n\n> B\n\n**Time**: x. **Download**: nothing."
+    with mini_repo({"01_data": [first, "#| default_exp data", "#| export\nx = 1"]}) as root:
+        command(root, "build")
+        code, log, error = command(root, "execute", "01", "--out", "out")
+        assert code == 0, error
+        code, log, error = command(root, "times", "--from", "out")
+        assert code == 0 and "01_data: " in log and "fast bf16" in log, error
+        assert command(root, "build", "--check")[0] == 1 and command(root, "build")[0] == 0
+        assert " to run (two laptop cores" in (root / "nbs" / "01_data.ipynb").read_text(encoding="utf-8")
+        code, log, error = command(root, "times", "--from", "gone")
+    assert code == 2 and "expected a folder that `resnet-tutorial execute` has written" in error
+
 # %% ../../nbs/workshop/cli.ipynb #c4868a94
 def test_execute_passes_its_options_on_and_its_exit_code_tells_how_it_went():
     with mini_repo({"00_a": ["epochs = 1", "#| slow\nassert epochs == 4", "print(epochs)"], "01_b": ["1 / 0"]}) as root:

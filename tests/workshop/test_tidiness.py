@@ -82,7 +82,7 @@ LONG_MODULES = {
     "resnet_tutorial/evaluation.py": "scores, the figures that show them, and new images",
     "resnet_tutorial/feature_maps.py": "taking maps out and describing them; the recorder would be the next part to move",
     "resnet_tutorial/grad_cam.py": "five methods, the pass that serves them all, and guided backpropagation",
-    "resnet_tutorial/workshop/cli.py": "eight commands side by side, with a line or two over the limit",
+    "resnet_tutorial/workshop/cli.py": "ten commands side by side",
     "resnet_tutorial/localization.py": "the scores of the field with the benchmark scores that the chapter teaches",
     "resnet_tutorial/models.py": "every block and every family of networks of the chapter",
 }
