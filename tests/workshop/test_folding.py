@@ -13,8 +13,9 @@ from nbdev.clean import clean_nb
 from resnet_tutorial.engine.paths import find_root
 from resnet_tutorial.engine.readers import is_test_cell
 from resnet_tutorial.workshop.build import build, change_line
+from resnet_tutorial.workshop.execution import execute_notebooks
 from resnet_tutorial.workshop.folding import fold_cells, is_folded, title_of, visible_lines, without_title
-from resnet_tutorial.workshop.mini_repository import mini_repo
+from resnet_tutorial.workshop.mini_repository import PARAMETERS_CELL, mini_repo, texts_of
 from resnet_tutorial.workshop.selection import read_settings
 
 DATA = ["# Data\n\n> Numbers to start from", "#| default_exp data", "#| export\n#@title The number one\ndef one():\n    return 1"]
@@ -119,6 +120,16 @@ def test_the_clean_of_nbdev_keeps_what_folds_a_cell():
     folded = {name: value for name, value in cell["metadata"].items() if name != "collapsed"}
     clean_nb({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, allowed_cell_metadata_keys=allowed)
     assert cell["metadata"] == folded and is_folded(cell)
+
+# %% ../../nbs/workshop/folding.ipynb #b4d0c1f7
+def test_in_an_execution_folded_cells_run_and_tests_do_not_and_parameters_are_filled_in():
+    cells = [*DATA, PARAMETERS_CELL, "#@title A helper\nprint('epochs', epochs)", "#| test nobody runs this\n1 / 0", "print(one())"]
+    with mini_repo({"01_data": cells}) as root:
+        build(root)
+        summary = execute_notebooks(["01"], {"epochs": 3}, out=root / "out", root=root, say=str)
+        shown, executed = texts_of(root / "out" / "01_data.ipynb"), nbformat.read(root / "out" / "01_data.ipynb", 4)
+    assert summary["status"] == "ok" and shown == ["epochs 3\n", "1\n"]
+    assert [cell.id for cell in executed.cells if is_folded(cell)] == ["cell-3", "cell-5", "cell-6"]
 
 # %% ../../nbs/workshop/folding.ipynb #47cf07c5
 def test_readers_see_the_lines_of_unfolded_cells_without_directives_and_blank_lines():
