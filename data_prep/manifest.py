@@ -25,13 +25,12 @@ from resnet_tutorial.engine.name_tables import write_names_csv
 __all__ = ["MANIFEST_COLUMNS", "OWN_NAMES", "VERSION", "accept_manifest", "earlier", "leftovers", "partial_folder", "read_info",
            "read_manifest", "swap_in", "write_csv", "write_json"]
 
-# %% ../nbs/01_dataset_making.ipynb #45b04572
 OWN_NAMES = {"manifest.csv", "skipped.csv", "dataset.json", "scan.csv", "counts.png", "images", "masks", "evidence",
              "unpacked", "train", "val", "test"}
 
 # %% ../nbs/01_dataset_making.ipynb #9aa4e4cd
 def _load_json(folder: Path) -> object:
-    "What dataset.json holds, whatever that is."
+    "Parse dataset.json, whatever it holds; DataError where that fails."
     file = folder / "dataset.json"
     try:
         return json.loads(read_utf8(file))
@@ -44,7 +43,7 @@ def _load_json(folder: Path) -> object:
 
 
 def _checked(info: object, folder: Path) -> dict:
-    "The content of dataset.json, if nothing is wrong with it."
+    "Check the content of dataset.json; DataError lists its faults."
     if faults := check_info(info):
         raise DataError(f"{folder / 'dataset.json'} cannot be used:\n  " + "\n  ".join(faults)
                         + "\nIt was damaged or changed: put it right, or remove the folder and prepare it again.")
@@ -59,9 +58,9 @@ def read_info(folder: str | os.PathLike) -> dict:
     info = _checked(_load_json(folder), folder)
     return info | {"root": str((folder / info.get("root", ".")).resolve())}
 
-# %% ../nbs/01_dataset_making.ipynb #78dba2a6
+
 def _manifest_bytes(folder: Path) -> bytes:
-    "manifest.csv as it lies on the disk."
+    "The bytes of manifest.csv."
     file = folder / "manifest.csv"
     if not file.is_file():
         force = " --force" if (folder / "dataset.json").is_file() else ""
@@ -90,9 +89,9 @@ def read_manifest(folder: str | os.PathLike) -> pd.DataFrame:
         raise DataError(_complaint(folder, faults))
     return _typed(table)
 
-# %% ../nbs/01_dataset_making.ipynb #69025a74
+
 def _complaint(folder: Path, faults: list[str]) -> str:
-    "What is wrong with a manifest, and what to do about it."
+    "List the faults of a manifest, and say what to do about them."
     command = "python -c " + quote(f"from data_prep.manifest import accept_manifest; accept_manifest({json.dumps(str(folder), ensure_ascii=False)})")
     return (f"{folder / 'manifest.csv'} cannot be used:\n  " + "\n  ".join(faults)
             + f"\nBring back the file as it was, or prepare it again with python -m data_prep NAME --out {folder} --force."
@@ -165,26 +164,26 @@ def partial_folder(out: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
-# %% ../nbs/01_dataset_making.ipynb #455e5c65
+
 def _beside(out: Path, kind: str) -> str:
     "How the name of a temporary folder beside `out` begins; nobody else's folder is called like that."
     return f".{out.name}.data_prep-{kind}-"
 
 
 def leftovers(out: Path) -> list[Path]:
-    "What a killed run (or one that is at work right now) has left beside `out`."
+    "Temporary folders beside `out` that a killed run (or one that is at work right now) has left."
     return sorted(p for kind in ("old", "partial") for p in out.parent.glob(f"{glob_escape(_beside(out, kind))}*"))
 
 
 def _clean_up(out: Path) -> None:
-    "After a kill: an old folder whose successor never arrived goes back in place, half-made ones go."
+    "Put back an old folder whose successor never arrived before a kill, and remove half-made ones."
     for rest in leftovers(out):  # "old" comes before "partial"
         if rest.name.startswith(_beside(out, "old")) and not out.exists() and any(rest.iterdir()):
             os.rename(rest, out)
         else:
             shutil.rmtree(rest)
 
-# %% ../nbs/01_dataset_making.ipynb #f2cdd5fc
+
 def swap_in(work: Path, out: Path) -> None:
     "Put the finished folder in place with renames; what was there before goes last."
     old = Path(mkdtemp(prefix=_beside(out, "old"), dir=out.parent))

@@ -17,7 +17,7 @@ def perturbation_curve(
     maps: torch.Tensor,         # (B, H, W): the larger, the more important
     target: torch.Tensor,       # (B,) classes that the maps explain
     insertion: bool = False,    # start from the fill and add pixels, instead of deleting them
-    steps: int = 20,            # how many times pixels are taken away; each time the same number
+    steps: int = 20,            # in how many steps pixels are taken away; the same number in each
     fill: float = 0.0,          # what replaces a pixel; 0 is the mean of normalised images
 ) -> torch.Tensor:              # (B, steps + 1): the target's probability, first with no pixel changed
     "Probability of the target while pixels go, or come, in the order of the map (Petsiuk et al. 2018, sec. 3.3)."

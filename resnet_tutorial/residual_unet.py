@@ -20,15 +20,15 @@ from .models import Bottleneck, ResNet, conv1x1, init_weights, make_stage, recep
 # %% ../nbs/12_residual_unet.ipynb #e28887ed
 def layer_strides(
     encoder: ResNet,
-) -> dict[str, int]:  # layer -> pixels of the picture from one cell of its map to the next, in the order of running
+) -> dict[str, int]:  # layer -> pixels of the image from one cell of its map to the next, in the order of running
     "How coarse the map of each layer is."
     return {name: stride for name, (stride, _) in receptive_fields(encoder).items()}
 
 
 def map_channels(
     encoder: ResNet,
-) -> dict[int, int]:  # stride -> channels of the last map of that stride, finest first; stride 1: at least the picture
-    "What an encoder has to hand over."
+) -> dict[int, int]:  # stride -> channels of the last map of that stride, finest first; stride 1: at least the image
+    "How many channels an encoder hands over at each stride."
     channels = {1: encoder.conv1.in_channels}
     for name, stride in layer_strides(encoder).items():
         norms = [m.num_features for m in getattr(encoder, name).modules() if isinstance(m, nn.BatchNorm2d)]
@@ -41,7 +41,7 @@ def calibrate(
     size: tuple[int, int],       # height and width that are wanted
     cut_first: bool = False,     # where an odd number has to be cut, the greater part at the top and left
 ) -> Tensor:                     # (B, C, *size)
-    "Pad with zeros where x is too small, cut where it is too large: evenly, and what is left over at the end."
+    "Pad with zeros where x is too small, cut where it is too large: evenly, an odd one at the end."
     sides = []
     for want, have in zip(reversed(size), reversed(x.shape[-2:]), strict=True):
         missing = want - have
@@ -55,7 +55,7 @@ def enlarge(
     size: tuple[int, int],       # about twice as high and wide
     corners: bool = False,       # the published system's grid: corner to corner, odd sizes cut at the top and left
 ) -> Tensor:                     # (B, C, *size)
-    "Bilinear doubling, then padding calibration; every cell stays where it was in the picture."
+    "Bilinear doubling, then padding calibration; every cell stays where it was in the image."
     doubled = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=corners)
     return calibrate(doubled, size, cut_first=corners)
 
@@ -125,7 +125,7 @@ class ResidualUNet(nn.Module):
         self,
         encoder: ResNet,                 # copied with its weights, its head left out
         num_classes: int = 1000,         # logits
-        stride: int = 4,                 # pixels of the picture a cell of the last map: 4, 2 or 1
+        stride: int = 4,                 # pixels of the image per cell of the last map: 4, 2 or 1
         blocks: tuple[int, ...] = (1,),  # bottlenecks of each stage, coarsest first; the last number holds for the rest
         groups: int = 1,                 # of the decoder's 3x3 convolutions
         base_width: int = 128,           # of the decoder's bottlenecks
@@ -178,8 +178,8 @@ resnet18 = partial(resnet, 18)
 def residual_unet(
     encoder: Callable[..., ResNet] = resnet18,             # makes a ResNet; takes num_classes and in_channels
     num_classes: int = 1000,                               # logits
-    in_channels: int = 3,                                  # channels of the picture
-    stride: int = 4,                                       # pixels of the picture a cell of the last map: 4, 2 or 1
+    in_channels: int = 3,                                  # channels of the image
+    stride: int = 4,                                       # pixels of the image per cell of the last map: 4, 2 or 1
     **decoder,                                             # blocks, groups, base_width, widen, corners: see `ResidualUNet`
 ) -> ResidualUNet:
     "A residual U-Net around a fresh encoder."
@@ -188,7 +188,7 @@ def residual_unet(
 # %% ../nbs/12_residual_unet.ipynb #cd1ecf17
 def residual_unet_resnext50(
     num_classes: int = 1000,  # logits
-    in_channels: int = 3,     # channels of the picture
+    in_channels: int = 3,     # channels of the image
     stride: int = 4,          # 4 as published; 2 or 1 for one stage or two more
 ) -> ResidualUNet:            # (B, 3, 256, 256) -> a map of (B, 512, 64, 64)
     "The published residual U-Net of 111 million parameters, on its own grid."

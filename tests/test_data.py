@@ -3,6 +3,14 @@
 # %% ../nbs/02_data_loading.ipynb #auto
 from resnet_tutorial.workshop.needs import skip_without
 
+# %% ../nbs/02_data_loading.ipynb #d1bf77fd
+def test_undoing_the_normalisation_gives_the_image_back():
+    from resnet_tutorial.data import IMAGENET
+    import torch
+
+    stack = torch.arange(0, 240, 5, dtype=torch.uint8).view(1, 3, 4, 4)
+    torch.testing.assert_close(IMAGENET.undo(IMAGENET(stack)), stack / 255)
+
 # %% ../nbs/02_data_loading.ipynb #d444e438
 import errno
 import gc
@@ -47,7 +55,7 @@ def drawn(folder, n=24, **options):
     return ImageData(prepare("embedded_pets", Path(folder) / "pets", n=n, size=48, split=(16, 4, 4), **options))
 
 # %% ../nbs/02_data_loading.ipynb #ab65ad19
-def test_the_pictures_of_a_split_are_bytes_in_rgb_at_the_size_asked_for():
+def test_the_images_of_a_split_are_bytes_in_rgb_at_the_size_asked_for():
     with tempfile.TemporaryDirectory() as folder:
         small = drawn(folder)
         stack = small.images("train", 32)
@@ -55,7 +63,7 @@ def test_the_pictures_of_a_split_are_bytes_in_rgb_at_the_size_asked_for():
         assert stack.dtype == torch.uint8
 
 # %% ../nbs/02_data_loading.ipynb #b29e9934
-def test_pictures_labels_boxes_and_masks_of_a_split_stand_in_the_same_order():
+def test_images_labels_boxes_and_masks_of_a_split_stand_in_the_same_order():
     with tempfile.TemporaryDirectory() as folder:
         small = drawn(folder)
         boxes, masks = small.boxes("test", 48), small.masks("test", 48)
@@ -64,7 +72,7 @@ def test_pictures_labels_boxes_and_masks_of_a_split_stand_in_the_same_order():
             assert box == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 # %% ../nbs/02_data_loading.ipynb #277415eb
-def test_a_box_shrinks_with_the_picture():
+def test_a_box_shrinks_with_the_image():
     with tempfile.TemporaryDirectory() as folder:
         small = drawn(folder)
         torch.testing.assert_close(small.boxes("val", 24), small.boxes("val", 48) / 2)
@@ -463,16 +471,8 @@ def test_normalising_is_the_formula_whatever_the_order_in_memory():
         assert torch.equal(stack, before)
         torch.testing.assert_close(IMAGENET(stack[0]), normalized[0])
 
-# %% ../nbs/02_data_loading.ipynb #d1bf77fd
-def test_undoing_the_normalisation_gives_the_picture_back():
-    from resnet_tutorial.data import IMAGENET
-    import torch
-
-    stack = torch.arange(0, 240, 5, dtype=torch.uint8).view(1, 3, 4, 4)
-    torch.testing.assert_close(IMAGENET.undo(IMAGENET(stack)), stack / 255)
-
 # %% ../nbs/02_data_loading.ipynb #83a57367
-def test_validation_and_test_pictures_are_never_augmented():
+def test_validation_and_test_images_are_never_augmented():
     with tempfile.TemporaryDirectory() as folder:
         small = drawn(folder)
         few = loaders(small, 48, 4, IMAGENET, augment="rotate_shear_zoom_flip")
@@ -482,7 +482,7 @@ def test_validation_and_test_pictures_are_never_augmented():
             assert torch.equal(y, small.labels(split))
 
 # %% ../nbs/02_data_loading.ipynb #f61722d7
-def test_every_picture_of_an_epoch_is_seen_exactly_once_in_an_order_that_changes_with_the_epoch():
+def test_every_image_of_an_epoch_is_seen_exactly_once_in_an_order_that_changes_with_the_epoch():
     with tempfile.TemporaryDirectory() as folder:
         loader = loaders(drawn(folder), 48, 5, IMAGENET)["train"]
         orders = []
@@ -512,7 +512,7 @@ def test_worker_processes_give_the_same_batches_as_no_workers():
         assert all(torch.equal(a, b) for a, b in zip(alone, helped, strict=True))
 
 # %% ../nbs/02_data_loading.ipynb #43be9929
-def test_a_loader_that_skips_what_was_seen_continues_with_the_same_pictures():
+def test_a_loader_that_skips_what_was_seen_continues_with_the_same_images():
     with tempfile.TemporaryDirectory() as folder:
         loader = loaders(drawn(folder), 48, 4, IMAGENET, augment="crop_flip")["train"]
         whole = [x for x, _ in loader]
@@ -549,12 +549,12 @@ def noise_loader(preset, batch_size=4, count=12, size=16, channels=3, order=torc
 
 
 def by_number(loader, epoch, skip=0):
-    "Picture number -> its normalised tensor in this epoch."
+    "Number of an image -> its normalised tensor in this epoch."
     loader.set_epoch(epoch, skip)
     return {int(n): x for batch, numbers in loader for x, n in zip(batch, numbers, strict=True)}
 
 # %% ../nbs/02_data_loading.ipynb #585a13ee
-def test_a_picture_looks_alike_for_any_batch_size_number_of_workers_and_place_of_resuming():
+def test_an_image_looks_the_same_for_any_batch_size_number_of_workers_and_place_of_resuming():
     for preset in AUGMENTATIONS.values():
         whole = by_number(noise_loader(preset), epoch=2)
         others = [noise_loader(preset, batch_size=5), noise_loader(preset, batch_size=12)]
@@ -573,7 +573,7 @@ def test_an_earlier_epoch_changes_nothing_in_a_later_one():
     assert not all(torch.equal(picture, first[number]) for number, picture in again.items())
 
 # %% ../nbs/02_data_loading.ipynb #2625e662
-def test_two_epochs_of_translate_alternate_show_both_sides_of_a_picture():
+def test_two_epochs_of_translate_alternate_show_both_sides_of_an_image():
     pictures = noise_loader(translate_alternate).dataset
     pictures.epoch = 3
     now = pictures.draws()[:, 2].clone()
@@ -581,12 +581,12 @@ def test_two_epochs_of_translate_alternate_show_both_sides_of_a_picture():
     assert torch.equal(pictures.draws()[:, 2], 1 - now)
 
 # %% ../nbs/02_data_loading.ipynb #cc9a06ca
-def test_grey_pictures_are_augmented_and_normalised_too():
+def test_grey_images_are_augmented_and_normalised_too():
     x, y = next(iter(noise_loader(crop_flip_cutout, channels=1)))
     assert x.shape == (4, 1, 16, 16) and x.dtype == torch.float32
 
 # %% ../nbs/02_data_loading.ipynb #a7c6f74b
-def test_the_order_of_a_stack_in_memory_changes_no_picture():
+def test_the_order_of_a_stack_in_memory_changes_no_image():
     last = by_number(noise_loader(crop_flip_cutout), 0)
     first = by_number(noise_loader(crop_flip_cutout, order=torch.contiguous_format), 0)
     assert all(torch.equal(picture, last[number]) for number, picture in first.items())
@@ -610,7 +610,7 @@ def test_making_a_batch_leaves_the_global_random_state_as_it_was():
 # %% ../nbs/02_data_loading.ipynb #7f1e8d78
 @pytest.mark.cuda
 @skip_without("cuda")
-def test_pictures_that_lie_on_a_cuda_device_give_batches_there():
+def test_images_that_lie_on_a_cuda_device_give_batches_there():
     here = noise_loader(crop_flip_cutout).dataset
     there = Pictures(here.images.cuda(), here.labels.cuda(), here.normalization, here.augment, here.seed)
     x, y = there.__getitems__([5, 2, 7])
@@ -618,7 +618,7 @@ def test_pictures_that_lie_on_a_cuda_device_give_batches_there():
     torch.testing.assert_close(x.cpu(), here.__getitems__([5, 2, 7])[0])
 
 # %% ../nbs/02_data_loading.ipynb #8d043ba3
-def test_augmenting_never_writes_into_the_cached_pictures():
+def test_augmenting_never_writes_into_the_cached_images():
     with tempfile.TemporaryDirectory() as folder:
         small = drawn(folder)
         before = small.images("train", 48).clone()

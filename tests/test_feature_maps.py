@@ -3,6 +3,15 @@
 # %% ../nbs/06_feature_maps.ipynb #auto
 from resnet_tutorial.workshop.needs import skip_without
 
+# %% ../nbs/06_feature_maps.ipynb #d57f73b3
+def test_a_value_far_from_the_mean_is_cut_and_never_wraps_round():
+    from resnet_tutorial.feature_maps import standardize_maps
+    import torch
+
+    far = torch.zeros(1, 10, 10)
+    far[0, 3, 4] = 1.0
+    assert standardize_maps(far)[0][0, 3, 4] == 255 and standardize_maps(-far)[0][0, 3, 4] == 0
+
 # %% ../nbs/06_feature_maps.ipynb #596de50b
 import math
 
@@ -27,7 +36,7 @@ from resnet_tutorial.feature_maps import (
 from resnet_tutorial.engine.zoo import build_model
 
 
-def picture(size=64, batch=2, seed=0):
+def random_images(size=64, batch=2, seed=0):
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 # %% ../nbs/06_feature_maps.ipynb #971bbd4e
@@ -79,7 +88,7 @@ def test_maps_are_freed_at_once_without_the_garbage_collector():
 
 
     models = [(build_model("resnet_small", 4), "*"), (torchvision.models.resnet18(), None), (Parent(), "conv")]
-    x = picture(64, 1)
+    x = random_images(64, 1)
     gc.collect()
     gc.disable()
     try:
@@ -142,7 +151,7 @@ def test_unknown_layers_are_answered_with_the_nearest_names():
 
 # %% ../nbs/06_feature_maps.ipynb #c833dfcb
 def test_maps_are_what_each_module_puts_out_before_anything_writes_over_it():
-    model, x = build_model("resnet18", 5).eval(), picture()
+    model, x = build_model("resnet18", 5).eval(), random_images()
     maps = feature_maps(model, x, ["conv1", "bn1", "layer1.0.bn2", "layer4"])
     with torch.no_grad():
         torch.testing.assert_close(maps["conv1"], model.conv1(x))
@@ -151,7 +160,7 @@ def test_maps_are_what_each_module_puts_out_before_anything_writes_over_it():
 
 # %% ../nbs/06_feature_maps.ipynb #2f6353a4
 def test_in_place_operations_of_foreign_models_do_not_change_their_maps():
-    foreign, own, x = torchvision.models.resnet18(num_classes=5).eval(), build_model("resnet18", 5).eval(), picture()
+    foreign, own, x = torchvision.models.resnet18(num_classes=5).eval(), build_model("resnet18", 5).eval(), random_images()
     own.load_state_dict(foreign.state_dict())
     theirs, ours = feature_maps(foreign, x, "*"), feature_maps(own, x, "*")
     assert len(ours) > 60 and set(theirs) == set(ours)
@@ -160,7 +169,7 @@ def test_in_place_operations_of_foreign_models_do_not_change_their_maps():
 
 # %% ../nbs/06_feature_maps.ipynb #c86200e4
 def test_a_module_that_runs_twice_is_asked_for_by_call():
-    model, x = build_model("resnet18", 5), picture()
+    model, x = build_model("resnet18", 5), random_images()
     with pytest.raises(ValueError, match="'layer1.0.relu' runs 2 times.*'layer1.0.relu#0' for its first"):
         feature_maps(model, x, "layer1.0.relu")
     maps = feature_maps(model, x, ["layer1.0.relu#1", "layer1.0"])
@@ -171,7 +180,7 @@ def test_a_module_that_runs_twice_is_asked_for_by_call():
 
 # %% ../nbs/06_feature_maps.ipynb #7918491b
 def test_a_layer_without_a_spatial_map_is_refused_with_those_that_have_one():
-    model, x = build_model("resnet18", 5), picture()
+    model, x = build_model("resnet18", 5), random_images()
     for layer in ("fc", "avgpool"):
         with pytest.raises(ValueError, match=f"layer '{layer}' puts out .*no spatial map.*conv1, bn1, relu.*layer4.1"):
             feature_maps(model, x, layer)
@@ -185,7 +194,7 @@ def test_a_layer_without_a_spatial_map_is_refused_with_those_that_have_one():
 # %% ../nbs/06_feature_maps.ipynb #d32518d8
 def test_channels_last_and_attention_are_refused_by_name_and_not_offered_by_pattern():
     class Last(nn.Module):
-        "Convolution, channels last between, attention over the places, and back."
+        "Convolution, channels last between, attention over the positions, and back."
 
         def __init__(self):
             super().__init__()
@@ -200,7 +209,7 @@ def test_channels_last_and_attention_are_refused_by_name_and_not_offered_by_patt
             return self.fc(self.back(out).mean((2, 3)))
 
 
-    model, x = Last(), picture()
+    model, x = Last(), random_images()
     assert list(spatial_layers(model, x)) == list(feature_maps(model, x, "*")) == ["stem", "back"]
     with pytest.raises(ValueError, match=r"'mix' puts out \(2, 8, 8, 8\) with \(B, h, w, C\) \(channels last\), no spatial map .*stem, back$"):
         feature_maps(model, x, "mix")
@@ -223,13 +232,13 @@ def test_layers_that_put_out_tuples_lists_mappings_dataclasses_or_nothing_are_pa
             "Named": (named, lambda o: o.maps), "Pair": (Pair, lambda o: o.first), "dict of": (lambda t: {"a": [(t,)]}, lambda o: o["a"][0][0])}
     for name, (wrap, unwrap) in ways.items():
         net = Uses(wrap, unwrap)
-        assert list(spatial_layers(net, picture())) == list(feature_maps(net, picture(), "*")) == ["block.conv", "late"]
+        assert list(spatial_layers(net, random_images())) == list(feature_maps(net, random_images(), "*")) == ["block.conv", "late"]
         refused = rf"'block' puts out {name.split()[0]}.*no spatial map .*: block.conv, late$"
         with pytest.raises(ValueError, match=refused):
-            feature_maps(net, picture(), "block")
+            feature_maps(net, random_images(), "block")
 
 # %% ../nbs/06_feature_maps.ipynb #c5135bda
-def test_a_layer_that_puts_out_nothing_is_passed_over_and_a_model_in_inference_mode_of_its_own_says_that_nothing_is_certain():
+def test_a_layer_that_puts_out_nothing_is_passed_over_and_in_a_model_s_own_inference_mode_no_axes_are_certain():
     class Logs(nn.Module):
         def forward(self, x):
             return None
@@ -247,15 +256,15 @@ def test_a_layer_that_puts_out_nothing_is_passed_over_and_a_model_in_inference_m
             return out.mean((2, 3))
 
 
-    assert list(spatial_layers(Quiet(torch.no_grad), picture())) == list(feature_maps(Quiet(torch.no_grad), picture(), "*")) == ["conv"]
+    assert list(spatial_layers(Quiet(torch.no_grad), random_images())) == list(feature_maps(Quiet(torch.no_grad), random_images(), "*")) == ["conv"]
     with pytest.raises(ValueError, match="'logs' puts out NoneType, no spatial map"):
-        feature_maps(Quiet(torch.no_grad), picture(), "logs")
+        feature_maps(Quiet(torch.no_grad), random_images(), "logs")
     with pytest.raises(ValueError, match="'conv' puts out .* which axis is which"):
-        feature_maps(Quiet(torch.inference_mode), picture(), "conv")
+        feature_maps(Quiet(torch.inference_mode), random_images(), "conv")
 
 # %% ../nbs/06_feature_maps.ipynb #f9138412
 def test_traced_graphs_and_feature_extractors_give_the_maps_of_their_layers_and_say_what_a_container_does_not_run():
-    net, x = torchvision.models.resnet18(num_classes=3).eval(), picture()
+    net, x = torchvision.models.resnet18(num_classes=3).eval(), random_images()
     expected = feature_maps(net, x, ["layer3.1.conv2", "maxpool"])
     for graph in (torch.fx.symbolic_trace(net), create_feature_extractor(net, ["layer3", "fc"]), create_feature_extractor(net, {"fc": "logits"})):
         for layer, found in feature_maps(graph, x, ["layer3.1.conv2", "maxpool"]).items():
@@ -267,19 +276,19 @@ def test_traced_graphs_and_feature_extractors_give_the_maps_of_their_layers_and_
 
 # %% ../nbs/06_feature_maps.ipynb #eddf51d0
 def test_the_module_of_torch_export_has_no_layers_to_look_into_and_says_so_whatever_its_batch_size():
-    program = torch.export.export(Uses(lambda t: t, lambda t: t).eval(), (picture(16),))
+    program = torch.export.export(Uses(lambda t: t, lambda t: t).eval(), (random_images(16),))
     for module in (program.module(), torch.compile(program.module(), backend="eager")):
-        assert spatial_layers(module, picture(16)) == {}
+        assert spatial_layers(module, random_images(16)) == {}
         with pytest.raises(ValueError, match="'late' did not run .*torch.export makes it, calls no layers: take the model"):
-            feature_maps(module, picture(16), "late")
+            feature_maps(module, random_images(16), "late")
     with pytest.raises(TypeError, match=r"ExportedProgram is not a module.*program.module\(\)"):
-        feature_maps(program, picture(16), "late")
+        feature_maps(program, random_images(16), "late")
     unflat = torch.export.unflatten(program)
-    assert "late" in spatial_layers(unflat, picture(16))
+    assert "late" in spatial_layers(unflat, random_images(16))
 
 # %% ../nbs/06_feature_maps.ipynb #b9121b5d
-def test_blocks_whose_map_has_one_place_or_that_run_twice_are_chosen_as_they_can_be_used():
-    net, small = build_model("resnet18", 3), picture(32)
+def test_blocks_whose_map_has_one_position_or_that_run_twice_are_chosen_as_they_can_be_used():
+    net, small = build_model("resnet18", 3), random_images(32)
     chosen = ["layer1.0", "layer1.1", "layer2.0", "layer2.1", "layer3.0", "layer3.1"]
     assert list(feature_maps(net, small)) == chosen
     assert list(feature_maps(net, small, chosen)) == chosen
@@ -289,11 +298,11 @@ def test_blocks_whose_map_has_one_place_or_that_run_twice_are_chosen_as_they_can
     twice = list(feature_maps(net, small))
     assert twice[:3] == ["layer1.0#0", "layer1.0#1", "layer2.0"] and list(feature_maps(net, small, twice)) == twice
     with pytest.raises(ValueError, match="no layer with a spatial map matches"):
-        feature_maps(net, picture(2))
+        feature_maps(net, random_images(2))
 
 # %% ../nbs/06_feature_maps.ipynb #2e879acc
 def test_modules_that_are_compiled_inside_the_model_keep_their_names_and_their_maps():
-    net, x = build_model("resnet18", 3), picture(64)
+    net, x = build_model("resnet18", 3), random_images(64)
     expected, layers = feature_maps(net, x), list(spatial_layers(net, x))
     net.layer1[0], net.layer2 = torch.compile(net.layer1[0], backend="eager"), torch.compile(net.layer2, backend="eager")
     maps = feature_maps(net, x)
@@ -307,7 +316,7 @@ def test_a_residual_block_that_keeps_channels_last_is_refused_too():
             return x.transpose(1, 3) + torch.relu(x.transpose(1, 3))
 
 
-    model, x = nn.Sequential(nn.Conv2d(3, 16, 4, 4), BasicBlock(), nn.Flatten(), nn.Linear(4096, 2)), picture()
+    model, x = nn.Sequential(nn.Conv2d(3, 16, 4, 4), BasicBlock(), nn.Flatten(), nn.Linear(4096, 2)), random_images()
     with pytest.raises(ValueError, match=r"layer '1' puts out \(2, 16, 16, 16\) with \(B, w, h, C\).*: 0$"):
         feature_maps(model, x)
     model[1].register_forward_hook(lambda module, args, out: out.transpose(1, 3))
@@ -320,7 +329,7 @@ def test_operations_that_cannot_be_followed_make_a_layer_uncertain_until_a_known
             return torch.fft.ifft2(torch.fft.fft2(x)).real
 
 
-    model, x = nn.Sequential(nn.Conv2d(3, 8, 4, 4), Spectrum(), nn.Conv2d(8, 8, 1)), picture()
+    model, x = nn.Sequential(nn.Conv2d(3, 8, 4, 4), Spectrum(), nn.Conv2d(8, 8, 1)), random_images()
     assert list(spatial_layers(model, x)) == ["0"]
     with pytest.raises(ValueError, match=r"'2' puts out .*unknown axes \(it cannot be told from here.*: 0$"):
         feature_maps(model, x, "2")
@@ -334,28 +343,19 @@ def test_a_map_is_drawn_by_its_deviations_from_its_mean():
     assert levels[1].tolist() == [[int(128 - 64 * 2 / 12**0.5)] * 2, [int(128 - 64 * 2 / 12**0.5), int(128 + 64 * 6 / 12**0.5)]]
     assert standardize_maps(two * 1e30 + 5)[0].equal(levels) and standardize_maps(two.half())[0].equal(levels)
 
-# %% ../nbs/06_feature_maps.ipynb #d57f73b3
-def test_a_value_far_from_the_mean_is_cut_and_never_wraps_round():
-    from resnet_tutorial.feature_maps import standardize_maps
-    import torch
-
-    far = torch.zeros(1, 10, 10)
-    far[0, 3, 4] = 1.0
-    assert standardize_maps(far)[0][0, 3, 4] == 255 and standardize_maps(-far)[0][0, 3, 4] == 0
-
 # %% ../nbs/06_feature_maps.ipynb #f1db0e81
-def test_flat_maps_are_told_and_broken_maps_are_refused():
+def test_flat_maps_are_reported_and_broken_maps_are_refused():
     flats = torch.stack([torch.zeros(4, 4), torch.full((4, 4), 0.1), torch.eye(4), 1000 + 1e-4 * torch.eye(4)])
     levels, flat = standardize_maps(flats)
     assert flat.tolist() == [True, True, False, True] and (levels[flat] == 128).all()
     flats[2, 0, 0] = float("nan")
     with pytest.raises(ValueError, match=r"NaN or infinity in channels \[2\]; the weights or the input"):
         standardize_maps(flats)
-    with pytest.raises(ValueError, match=r"maps are \(1, 4, 4, 4\) torch.float32; expected float \(C, h, w\): one picture's"):
+    with pytest.raises(ValueError, match=r"maps are \(1, 4, 4, 4\) torch.float32; expected float \(C, h, w\): one image's"):
         feature_grid(flats[None])
 
 # %% ../nbs/06_feature_maps.ipynb #411c06fa
-def test_a_grid_has_every_map_at_its_place_and_white_around_it():
+def test_a_grid_has_every_map_in_its_place_and_white_around_it():
     ramps = torch.arange(6.0).view(1, 2, 3) * torch.tensor([1.0, -1, 2, 3, 4]).view(5, 1, 1)
     drawn = feature_grid(ramps, columns=4, cmap="gray")
     assert drawn.shape == (3, 2 * (2 + 1) + 1, 4 * (3 + 1) + 1)
@@ -398,7 +398,7 @@ def test_correlations_are_those_of_numpy():
     random_maps[:, 3] = 7
     assert correlation_matrix(random_maps).isnan().nonzero().unique().tolist() == [0, 1, 2, 3, 4]
     assert correlation_matrix(random_maps).isnan().sum() == 9
-    with pytest.raises(ValueError, match=r"maps \(3, 5, 4, 6\) and others \(2, 5, 4, 6\); expected the same pictures"):
+    with pytest.raises(ValueError, match=r"maps \(3, 5, 4, 6\) and others \(2, 5, 4, 6\); expected the same images"):
         correlation_matrix(random_maps, random_maps[:2])
 
 # %% ../nbs/06_feature_maps.ipynb #e9da1086
@@ -410,19 +410,19 @@ def test_other_pictures_keep_every_map_and_its_channel():
     assert other_pictures(numbered, seed=1).equal(mixed) and not other_pictures(numbered, seed=2).equal(mixed)
 
 # %% ../nbs/06_feature_maps.ipynb #642d913b
-def test_dead_maps_are_counted_over_the_batch_and_for_each_picture():
+def test_dead_maps_are_counted_over_the_batch_and_for_each_image():
     hand_made = torch.zeros(2, 4, 2, 2)
-    hand_made[0, 0, 0, 0] = 1.0                                      # alive on the first picture only
+    hand_made[0, 0, 0, 0] = 1.0                                      # alive on the first image only
     hand_made[:, 1] = torch.eye(2)                                   # alive on both
     hand_made[:, 2] = 5.0                                            # positive, but says the same everywhere
     assert dead_share(hand_made) == 2 / 4
     assert dead_share(hand_made, per_picture=True) == (2 / 4 + 3 / 4) / 2
     assert dead_share(-hand_made) == 1 and dead_share(hand_made[:, 1:2]) == 0
-    hand_made[1, 2] = 6.0                                            # flat on each picture, different between them
+    hand_made[1, 2] = 6.0                                            # flat on each image, different between them
     assert dead_share(hand_made) == 1 / 4 and dead_share(hand_made, per_picture=True) == 5 / 8
 
 # %% ../nbs/06_feature_maps.ipynb #23160492
-def test_statistics_refuse_what_is_no_batch_of_maps():
+def test_statistics_refuse_what_is_not_a_batch_of_maps():
     with pytest.raises(ValueError, match=r"maps are \(4, 2, 2\) torch.float32; expected float \(B, C, h, w\)"):
         dead_share(torch.rand(4, 2, 2))
     with pytest.raises(ValueError, match=r"maps are \(0, 4, 2, 2\)"):
@@ -442,7 +442,7 @@ def test_the_correlation_of_hand_made_channels_is_exact():
     assert channel_correlation(rows.view(4, 4, 1, 1).transpose(0, 1)) == channel_correlation(rows)
 
 # %% ../nbs/06_feature_maps.ipynb #22178b41
-def test_flat_channels_have_no_part_in_the_correlation():
+def test_flat_channels_are_left_out_of_the_correlation():
     pair = torch.tensor([[1.0, 2, 3, 4], [1, 3, 2, 4]]).double().view(1, 2, 2, 2)
     with_dead = torch.cat([pair, torch.zeros(1, 3, 2, 2), torch.full((1, 1, 2, 2), 0.1)], 1)
     assert channel_correlation(with_dead) == pytest.approx(channel_correlation(pair), abs=1e-12)
@@ -450,7 +450,7 @@ def test_flat_channels_have_no_part_in_the_correlation():
 
 # %% ../nbs/06_feature_maps.ipynb #469594d5
 def test_layer_statistics_have_a_row_for_each_layer():
-    tiny_net, tiny_batch = build_model("resnet_small", 2), picture(32, 6)
+    tiny_net, tiny_batch = build_model("resnet_small", 2), random_images(32, 6)
     tiny_table = layer_statistics(feature_maps(tiny_net, tiny_batch, ["relu", "layer1", "layer4"]))
     assert list(tiny_table.index) == ["relu", "layer1", "layer4"] and list(tiny_table.depth) == [0, 0.5, 1]
     assert list(tiny_table.channels) == [24, 24, 96] and tiny_table.channels.dtype == int

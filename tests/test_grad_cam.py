@@ -3,6 +3,27 @@
 # %% ../nbs/09_grad_cam.ipynb #auto
 from resnet_tutorial.workshop.needs import skip_without
 
+# %% ../nbs/09_grad_cam.ipynb #72a09455
+def test_behind_average_pooling_and_a_linear_layer_grad_cam_is_the_class_activation_map_divided_by_the_number_of_positions():
+    from resnet_tutorial.cam import class_activation_map
+    from torch import nn
+    import torch
+
+    channels, head = torch.rand(1, 5, 4, 4, requires_grad=True), nn.Linear(5, 3)
+    (slope,) = torch.autograd.grad(head(channels.mean((2, 3)))[0, 2], channels)
+    torch.testing.assert_close((slope.mean((2, 3), keepdim=True) * channels).sum(1), class_activation_map(channels, head.weight, 2) / 16)
+
+# %% ../nbs/09_grad_cam.ipynb #db857c7f
+def test_at_the_last_block_grad_cam_is_the_class_activation_map_divided_by_the_number_of_its_positions():
+    from resnet_tutorial.engine.zoo import build_model
+    from resnet_tutorial.cam import class_activation_map
+    from resnet_tutorial.grad_cam import grad_cam
+    import torch
+
+    untrained, noise = build_model("resnet_small", 3).eval(), torch.randn(2, 3, 64, 64)
+    cam, found = class_activation_map(untrained.forward_features(noise), untrained.fc.weight, 1), grad_cam(untrained, noise, 1).maps
+    torch.testing.assert_close(list(found.values())[-1], cam.detach() / cam[0].numel())
+
 # %% ../nbs/09_grad_cam.ipynb #1505d7c3
 def test_importing_it_loads_nothing_that_only_drawing_or_tables_or_notebooks_need():
     import subprocess
@@ -33,12 +54,12 @@ from resnet_tutorial.grad_cam import METHODS, grad_cam, grad_cam_batches, guided
 from resnet_tutorial.engine.zoo import build_model
 
 
-def picture(size=64, batch=2, seed=0):
+def noise(size=64, batch=2, seed=0):
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 # %% ../nbs/09_grad_cam.ipynb #931c35f3
 def seeded(make, *args, seed=0, **options):
-    "A model with fixed random weights and batch norms that have seen pictures."
+    "A model with fixed random weights and batch norms that have seen images."
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = make(*args, **options).train()
@@ -77,20 +98,9 @@ def test_methods_of_several_classes_at_once_are_those_of_one_and_zero_gradients_
         torch.testing.assert_close(method(A, G)[4], method(A, G[4]))
         assert method(A, 0 * G).eq(0).all() and method(0 * A, G).eq(0).all()
 
-# %% ../nbs/09_grad_cam.ipynb #db857c7f
-def test_at_the_last_block_grad_cam_is_the_class_activation_map_divided_by_the_number_of_its_positions():
-    from resnet_tutorial.engine.zoo import build_model
-    from resnet_tutorial.cam import class_activation_map
-    from resnet_tutorial.grad_cam import grad_cam
-    import torch
-
-    untrained, noise = build_model("resnet_small", 3).eval(), torch.randn(2, 3, 64, 64)
-    cam, found = class_activation_map(untrained.forward_features(noise), untrained.fc.weight, 1), grad_cam(untrained, noise, 1).maps
-    torch.testing.assert_close(list(found.values())[-1], cam.detach() / cam[0].numel())
-
 # %% ../nbs/09_grad_cam.ipynb #cdd501b7
 def test_the_closed_form_of_the_last_block_is_the_backward_one():
-    model, x = seeded(build_model, "resnet18", 5), picture()
+    model, x = seeded(build_model, "resnet18", 5), noise()
     for method in METHODS:
         closed = grad_cam(model, x, 3, "layer4.1", method)
         backward = grad_cam(model, x, 3, ["layer4.0", "layer4.1"], method)
@@ -105,8 +115,8 @@ def test_the_closed_form_of_the_last_block_is_the_backward_one():
     assert peak_error(closed.maps["layer4.1"], backward.maps["layer4.1"]) < 1e-12
 
 # %% ../nbs/09_grad_cam.ipynb #51ea2e2f
-def test_at_the_last_block_grad_cam_is_hires_cam_is_the_class_activation_map_over_its_places():
-    model, x = seeded(build_model, "resnet18", 5), picture(96)
+def test_at_the_last_block_grad_cam_and_hirescam_are_the_class_activation_map_divided_by_the_number_of_positions():
+    model, x = seeded(build_model, "resnet18", 5), noise(96)
     with torch.no_grad():
         cam = class_activation_map(model.forward_features(x), model.fc.weight, 2) / 9
     for method in ("grad_cam", "hires_cam"):
@@ -124,7 +134,7 @@ def test_the_closed_form_is_used_only_where_the_graph_is_exactly_pooling_and_a_l
             return self.fc(self.act(self.conv(x)).mean((2, 3)))
 
 
-    x = picture(16)
+    x = noise(16)
     for act, expected in ((nn.Identity(), True), (nn.Dropout(), True), (nn.ReLU(), False), (nn.Softplus(), False)):
         model = Head(act)
         result = grad_cam(model, x, 1, "conv")
@@ -135,7 +145,7 @@ def test_the_closed_form_is_used_only_where_the_graph_is_exactly_pooling_and_a_l
 
 # %% ../nbs/09_grad_cam.ipynb #c0688e44
 def test_several_layers_methods_and_classes_come_from_one_forward_and_one_backward():
-    model, x = seeded(build_model, "resnet18", 5), picture()
+    model, x = seeded(build_model, "resnet18", 5), noise()
     classes = torch.tensor([[0, 3, 4], [1, 2, 2]])
     together = grad_cam(model, x, classes, ["conv1", "layer2.0", "layer4.1"], list(METHODS))
     assert list(together) == list(METHODS)
@@ -147,8 +157,8 @@ def test_several_layers_methods_and_classes_come_from_one_forward_and_one_backwa
     assert grad_cam(model, x, classes, "layer4.1").closed_form
 
 # %% ../nbs/09_grad_cam.ipynb #2ca66c65
-def test_the_target_is_the_prediction_a_class_one_for_each_picture_or_a_function():
-    model, x = seeded(build_model, "resnet_small", 4), picture(batch=3)
+def test_the_target_is_the_prediction_a_class_one_for_each_image_or_a_function():
+    model, x = seeded(build_model, "resnet_small", 4), noise(batch=3)
     result = grad_cam(model, x)
     assert result.target.equal(result.logits.argmax(1)) and result.logits.shape == (3, 4) and result.method == "grad_cam"
     one, each = grad_cam(model, x, 2), grad_cam(model, x, torch.tensor([2, 1, 2]))
@@ -161,7 +171,7 @@ def test_the_target_is_the_prediction_a_class_one_for_each_picture_or_a_function
 
 # %% ../nbs/09_grad_cam.ipynb #b900529b
 def test_batches_give_the_maps_of_one_pass():
-    model, x = seeded(build_model, "resnet_small", 4), picture(batch=5)
+    model, x = seeded(build_model, "resnet_small", 4), noise(batch=5)
     whole, target = grad_cam(model, x, torch.tensor([0, 1, 2, 3, 0])), [0, 1, 2, 3, 0]
     parts = grad_cam_batches(model, x / 2, lambda batch: batch * 2, target, method=["grad_cam", "layer_cam"], batch_size=2)
     for name, cam in whole.maps.items():
@@ -171,7 +181,7 @@ def test_batches_give_the_maps_of_one_pass():
 
 # %% ../nbs/09_grad_cam.ipynb #94c1e099
 def test_a_single_logit_is_explained_as_it_answers():
-    model, x = seeded(build_model, "resnet_small", 1), picture(batch=4)
+    model, x = seeded(build_model, "resnet_small", 1), noise(batch=4)
     with torch.no_grad():
         model.fc.bias -= model(x).median()
     for layers, closed in (("layer4.0", True), (["conv1", "layer2.0", "layer4.0"], False)):
@@ -191,7 +201,7 @@ def test_a_single_logit_is_explained_as_it_answers():
 
 # %% ../nbs/09_grad_cam.ipynb #efe55d5d
 def test_a_model_that_ends_in_a_softmax_or_sigmoid_is_refused_unless_its_probability_is_asked_for():
-    model, x = seeded(build_model, "resnet_small", 4), picture()
+    model, x = seeded(build_model, "resnet_small", 4), noise()
     for end, name in ((nn.Softmax(1), "softmax"), (nn.LogSoftmax(1), "log_softmax"), (nn.Sigmoid(), "sigmoid")):
         whole = nn.Sequential(model, end)
         for call in (grad_cam, guided_backprop):
@@ -203,27 +213,27 @@ def test_a_model_that_ends_in_a_softmax_or_sigmoid_is_refused_unless_its_probabi
 
 # %% ../nbs/09_grad_cam.ipynb #087cfc51
 def test_multi_hot_targets_and_targets_of_another_number_of_images_are_refused():
-    model, x = build_model("resnet_small", 6), picture()
+    model, x = build_model("resnet_small", 6), noise()
     with pytest.raises(ValueError, match="looks like multi-hot rows"):
         grad_cam(model, x, [[0, 1, 0, 0, 1, 0]] * 2)
     with pytest.raises(TypeError, match="looks like one-hot rows"):
         grad_cam(model, x, F.one_hot(torch.tensor([3, 1]), 6).float())
     for target in ([0, 1, 2, 3, 4, 5, 0], [0, 1, 2, 3]):
         with pytest.raises(ValueError, match=r"target of shape \(\d,\) for 5 images; expected \(5,\)"):
-            grad_cam_batches(model, picture(batch=5), target=target, batch_size=2)
+            grad_cam_batches(model, noise(batch=5), target=target, batch_size=2)
     with pytest.raises(ValueError, match="images is empty"):
         grad_cam_batches(model, x[:0])
 
 # %% ../nbs/09_grad_cam.ipynb #19f31016
 def test_layers_with_channels_last_are_refused_with_those_that_have_a_map():
-    model, x = torchvision.models.swin_t(num_classes=3), picture(64, 1)
+    model, x = torchvision.models.swin_t(num_classes=3), noise(64, 1)
     with pytest.raises(ValueError, match=r"layer 'features.7' puts out \(1, 2, 2, 768\) with \(B, h, w, C\) \(channels last\).*: features.0.0, permute$"):
         grad_cam(model, x, 1, "features.7")
     assert list(grad_cam(model, x, 1, "*").maps) == ["features.0.0", "permute"]
 
 # %% ../nbs/09_grad_cam.ipynb #a6dca4a3
 def test_targets_that_do_not_fit_are_refused():
-    model, x = build_model("resnet_small", 4), picture()
+    model, x = build_model("resnet_small", 4), noise()
     with pytest.raises(ValueError, match=r"target of shape \(3,\) for 2 pictures; expected \(2,\), or \(2, K\)"):
         grad_cam(model, x, torch.tensor([0, 1, 2]))
     with pytest.raises(ValueError, match=r"target \[4\]; expected classes 0 to 3"):
@@ -238,7 +248,7 @@ def test_targets_that_do_not_fit_are_refused():
         grad_cam(model, x, lambda logits: logits)
 
 # %% ../nbs/09_grad_cam.ipynb #2b4e8407
-def test_layers_that_put_out_tuples_traced_graphs_and_blocks_of_one_place_are_explained_or_refused_as_feature_maps_are():
+def test_layers_that_return_tuples_traced_graphs_and_blocks_of_one_position_are_explained_or_refused_as_feature_maps_are():
     class Tuple(nn.Module):
         def __init__(self):
             super().__init__()
@@ -284,7 +294,7 @@ def test_a_disconnected_layer_is_named():
             return self.fc(torch.relu(self.used(x)).mean((2, 3)))
 
 
-    model, x = TwoRoads(), picture(16)
+    model, x = TwoRoads(), noise(16)
     for target in (0, torch.tensor([[0, 1], [1, 0]])):
         with pytest.raises(ValueError, match=r"no path leads from layer 'unused' \(2, 4, 14, 14\) to the logits"):
             grad_cam(model, x, target, ["used", "unused"])
@@ -293,7 +303,7 @@ def test_a_disconnected_layer_is_named():
 
 # %% ../nbs/09_grad_cam.ipynb #788fee4d
 def test_layers_without_a_spatial_map_unknown_names_and_modules_used_twice_are_refused_with_help():
-    model, x = build_model("resnet18", 5), picture()
+    model, x = build_model("resnet18", 5), noise()
     with pytest.raises(ValueError, match="layer 'fc' puts out .*no spatial map.*layers that have one.*layer4.1"):
         grad_cam(model, x, 0, "fc")
     with pytest.raises(ValueError, match="no layer 'layer4.3'; nearest: layer4"):
@@ -305,7 +315,7 @@ def test_layers_without_a_spatial_map_unknown_names_and_modules_used_twice_are_r
 
 # %% ../nbs/09_grad_cam.ipynb #5bfb0fc2
 def test_grad_cam_leaves_no_trace_on_the_model():
-    model, x = seeded(build_model, "resnet18", 5).train(), picture().requires_grad_()
+    model, x = seeded(build_model, "resnet18", 5).train(), noise().requires_grad_()
     model(x).sum().backward()
     model.layer1.requires_grad_(False)
     model.bn1.eval()
@@ -327,7 +337,7 @@ def test_grad_cam_leaves_no_trace_on_the_model():
 
 # %% ../nbs/09_grad_cam.ipynb #f41385a8
 def test_frozen_models_no_grad_inference_mode_and_train_mode_give_the_same_maps():
-    model, x = seeded(build_model, "resnet18", 5), picture()
+    model, x = seeded(build_model, "resnet18", 5), noise()
     expected = grad_cam(model, x, 1, ["layer1.0", "layer4.1"])
     frozen = copy.deepcopy(model).requires_grad_(False)
     with torch.no_grad():
@@ -343,7 +353,7 @@ def test_frozen_models_no_grad_inference_mode_and_train_mode_give_the_same_maps(
 
 # %% ../nbs/09_grad_cam.ipynb #1ec999ef
 def test_a_compiled_model_gives_the_maps_of_the_model():
-    model, x = seeded(build_model, "resnet_small", 4), picture()
+    model, x = seeded(build_model, "resnet_small", 4), noise()
     expected = grad_cam(model, x, 1)
     compiled = torch.compile(model, backend="eager")
     compiled(x)  # compiled before: hooks that come later are ignored by it
@@ -353,9 +363,9 @@ def test_a_compiled_model_gives_the_maps_of_the_model():
 
 # %% ../nbs/09_grad_cam.ipynb #78c24275
 def beside_a_training(work, model, optimizer, steps=10**6, calls=12):
-    "What `work` returns so many times while another thread trains the model; its losses, its errors and those of `work`."
+    "The results of `calls` calls of `work` while another thread trains the model, and that thread's losses and errors."
     results, losses, errors, stop = [], [], [], threading.Event()
-    x, labels = picture(64, 4, 1), torch.arange(4) % 5
+    x, labels = noise(64, 4, 1), torch.arange(4) % 5
 
     def train():
         try:
@@ -385,17 +395,17 @@ def test_maps_made_while_another_thread_trains_the_model_are_each_of_one_set_of_
 
 
     def identity_gap(model):
-        "How far mean(CAM) is from logit minus bias, relative: 0 for maps and logits of the same weights."
-        maps, logits = cam_maps(model, picture(64, 2), batch_size=1)
+        "The distance of mean(CAM) from logit minus bias: 0 where maps and logits come from the same weights."
+        maps, logits = cam_maps(model, noise(64, 2), batch_size=1)
         return (maps.mean((2, 3)) + model.fc.bias.detach() - logits).abs().max().item()  # the bias moves little in a step
 
 
-    ways = [lambda model: grad_cam(model, picture(), 1, ["bn1", "layer2.1", "layer4.1"], list(METHODS)), identity_gap,
-            lambda model: grad_cam(model, picture(), None, "layer4.1"), lambda model: grad_cam(model, picture(), 1, model.layer3),
-            lambda model: grad_cam(model, picture(), 1, (name for name in ("layer1.0", "layer4.1"))),
-            lambda model: grad_cam_batches(model, picture(64, 3), None, 1, "layer?.0", batch_size=1),
-            lambda model: guided_backprop(model, picture(), 1), lambda model: guided_grad_cam(model, picture(), 1),
-            lambda model: feature_maps(model, picture()), lambda model: len(spatial_layers(model, picture()))]
+    ways = [lambda model: grad_cam(model, noise(), 1, ["bn1", "layer2.1", "layer4.1"], list(METHODS)), identity_gap,
+            lambda model: grad_cam(model, noise(), None, "layer4.1"), lambda model: grad_cam(model, noise(), 1, model.layer3),
+            lambda model: grad_cam(model, noise(), 1, (name for name in ("layer1.0", "layer4.1"))),
+            lambda model: grad_cam_batches(model, noise(64, 3), None, 1, "layer?.0", batch_size=1),
+            lambda model: guided_backprop(model, noise(), 1), lambda model: guided_grad_cam(model, noise(), 1),
+            lambda model: feature_maps(model, noise()), lambda model: len(spatial_layers(model, noise()))]
     for kind, options in ((torch.optim.SGD, {"momentum": 0.9}), (torch.optim.AdamW, {}), (torch.optim.SGD, {"foreach": True})):
         model = seeded(build_model, "resnet18", 5).train()
         optimizer = kind(model.parameters(), lr=1e-4, **options)
@@ -416,12 +426,12 @@ def test_a_training_ends_in_the_same_bits_whether_maps_are_made_meanwhile_or_not
 
 
     alone = trained(lambda model: lambda number: None)
-    watched = trained(lambda model: lambda number: (grad_cam(model, picture(), 1), guided_backprop(model, picture(), 1)))
+    watched = trained(lambda model: lambda number: (grad_cam(model, noise(), 1), guided_backprop(model, noise(), 1)))
     assert all(value.equal(watched[name]) for name, value in alone.items())
 
 # %% ../nbs/09_grad_cam.ipynb #f1ea13a9
 def test_a_step_between_the_passes_gives_the_maps_of_the_weights_after_or_before_it_and_of_nothing_between():
-    model, x = seeded(build_model, "resnet18", 5), picture()
+    model, x = seeded(build_model, "resnet18", 5), noise()
     before, after = copy.deepcopy(model), copy.deepcopy(model)
     with torch.no_grad():
         for parameter in after.parameters():
@@ -430,7 +440,7 @@ def test_a_step_between_the_passes_gives_the_maps_of_the_weights_after_or_before
 
 
     def step_between(logits):
-        "The score, and on the first call what an optimiser in another thread would do."
+        "The score; the first call also does what an optimiser in another thread would do."
         calls.append(logits)
         if len(calls) == 1:
             with torch.no_grad():
@@ -452,16 +462,16 @@ def test_a_step_between_the_passes_gives_the_maps_of_the_weights_after_or_before
 # %% ../nbs/09_grad_cam.ipynb #8c19ca25
 def test_four_threads_on_one_model_make_forty_right_maps():
     model = seeded(torchvision.models.resnet18, num_classes=5).train()  # foreign, in place, in train mode
-    pictures = [picture(64, 1, number) for number in range(40)]
+    inputs = [noise(64, 1, number) for number in range(40)]
     layers = ["bn1", "layer2.1", "layer4.1"]
-    expected = [grad_cam(model, x, number % 5, layers).maps for number, x in enumerate(pictures)]
+    expected = [grad_cam(model, x, number % 5, layers).maps for number, x in enumerate(inputs)]
     found, errors = [None] * 40, []
 
 
     def work(start):
         try:
             for number in range(start, 40, 4):
-                found[number] = grad_cam(model, pictures[number], number % 5, layers).maps
+                found[number] = grad_cam(model, inputs[number], number % 5, layers).maps
         except Exception as error:
             errors.append(error)
 
@@ -490,7 +500,7 @@ def test_foreign_models_work_by_name_pattern_and_module():
         (timm.create_model("resnet18", num_classes=3), None),
         (timm.create_model("seresnet50", num_classes=3), ["layer4.2", "layer?.0.se"]),
     ):
-        x = picture(64, 1)
+        x = noise(64, 1)
         result = grad_cam(model, x, 1, layers)
         assert result.maps and all(cam.ndim == 3 and cam.isfinite().all() for cam in result.maps.values())
         with torch.no_grad():
@@ -500,7 +510,7 @@ def test_foreign_models_work_by_name_pattern_and_module():
 
 # %% ../nbs/09_grad_cam.ipynb #4d6ddb6a
 def test_mixed_precision_keeps_maps_in_float32():
-    model, x = seeded(build_model, "resnet_small", 4), picture()
+    model, x = seeded(build_model, "resnet_small", 4), noise()
     expected = grad_cam(model, x, 1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         result = grad_cam(model, x, 1)
@@ -510,7 +520,7 @@ def test_mixed_precision_keeps_maps_in_float32():
 
 # %% ../nbs/09_grad_cam.ipynb #81ce8d6e
 def test_steps_after_the_raw_maps_are_explicit():
-    model, x = seeded(build_model, "resnet_small", 4), picture()
+    model, x = seeded(build_model, "resnet_small", 4), noise()
     raw = grad_cam(model, x, 1)
     shown = raw.relu().upsample(64).normalize()
     assert all(cam.shape == (2, 64, 64) and 0 <= cam.min() and cam.max() <= 1 for cam in shown.maps.values())
@@ -527,7 +537,7 @@ def test_steps_after_the_raw_maps_are_explicit():
 def test_raw_maps_of_all_resnet18_modules_are_those_of_captum():
     import captum.attr
 
-    model, x = seeded(build_model, "resnet18", 5), picture(64, 1)
+    model, x = seeded(build_model, "resnet18", 5), noise(64, 1)
     result = grad_cam(model, x, 3, "*")
     modules, worst, count = dict(model.named_modules()), 0.0, 0
     for name, cam in result.maps.items():
@@ -557,7 +567,7 @@ def test_raw_maps_of_every_convolution_and_block_are_those_of_torchcam():
 
 
     model = seeded(torchvision.models.resnet18, num_classes=5)
-    assert compare(model, picture(64, 1), ["layer?.?", "*conv?"]) < 1e-5
+    assert compare(model, noise(64, 1), ["layer?.?", "*conv?"]) < 1e-5
 
 # %% ../nbs/09_grad_cam.ipynb #e32a7d36
 @pytest.mark.slow
@@ -578,7 +588,7 @@ def test_normalised_maps_of_convolutions_and_blocks_are_those_of_pytorch_grad_ca
         return worst
 
 
-    model, x = seeded(torchvision.models.resnet18, num_classes=5), picture(64, 1)
+    model, x = seeded(torchvision.models.resnet18, num_classes=5), noise(64, 1)
     model.fc.weight.data *= 1000  # their epsilons, 1e-6 beside squared gradients, then count for nothing
     assert compare(model, x, "grad_cam", pytorch_grad_cam.GradCAM, ["layer?.?", "*.conv?"]) < 1e-4
     assert compare(model, x, "hires_cam", pytorch_grad_cam.HiResCAM, ["layer?.?", "layer2.0.conv?"]) < 1e-4
@@ -593,7 +603,7 @@ def test_raw_maps_of_resnet50_blocks_are_those_of_captum_and_torchcam():
     import captum.attr
     import torchcam.methods
 
-    model, x = seeded(torchvision.models.resnet50, num_classes=5), picture(64, 1)
+    model, x = seeded(torchvision.models.resnet50, num_classes=5), noise(64, 1)
     result = grad_cam(model, x, 3)
     with torchcam.methods.GradCAM(model, list(result.maps)) as extractor:
         theirs = extractor(3, model(x), normalized=False)
@@ -611,7 +621,7 @@ def test_normalised_maps_of_resnet50_blocks_are_those_of_pytorch_grad_cam():
     import pytorch_grad_cam
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    model, x = seeded(torchvision.models.resnet50, num_classes=5), picture(64, 1)
+    model, x = seeded(torchvision.models.resnet50, num_classes=5), noise(64, 1)
     modules, worst = dict(model.named_modules()), 0.0
     maps = grad_cam(model, x, 3).maps
     for name, cam in maps.items():
@@ -633,8 +643,8 @@ def test_class_activation_maps_of_a_residual_u_net_average_to_its_logits_at_odd_
         torch.testing.assert_close(logits, model(images), rtol=1e-4, atol=1e-5)
 
 # %% ../nbs/09_grad_cam.ipynb #e1baccf8
-def test_grad_cam_at_the_last_block_of_a_residual_u_net_is_its_class_activation_map_over_the_number_of_places():
-    model, x = seeded(build_model, "unet_small", 3), picture(65)
+def test_grad_cam_at_the_last_block_of_a_residual_u_net_is_its_class_activation_map_divided_by_the_number_of_positions():
+    model, x = seeded(build_model, "unet_small", 3), noise(65)
     cams = grad_cam(model, x, 1, list(find_layers(model))[-1])
     with torch.no_grad():
         expected = class_activation_map(model.features(x), model.fc.weight, 1) / 17**2
@@ -643,7 +653,7 @@ def test_grad_cam_at_the_last_block_of_a_residual_u_net_is_its_class_activation_
 
 # %% ../nbs/09_grad_cam.ipynb #5eee5036
 def test_one_pass_gives_the_maps_of_every_encoder_and_decoder_block_of_a_residual_u_net_up_to_full_resolution():
-    model, x = seeded(build_model, "unet_small_full", 2), picture(33, batch=1)
+    model, x = seeded(build_model, "unet_small_full", 2), noise(33, batch=1)
     cams = grad_cam(model, x)
     assert [name.split(".")[0] for name in cams.maps] == ["encoder"] * 4 + ["decoder"] * 3
     assert [cam.shape[-1] for cam in cams.maps.values()] == [9, 5, 5, 5, 9, 17, 33]
@@ -667,7 +677,7 @@ def test_guided_backpropagation_stops_negative_signals_at_every_relu():
 
 # %% ../nbs/09_grad_cam.ipynb #b184fbd8
 def test_guided_maps_explain_the_class_or_the_function_that_was_asked_for_of_a_single_logit_the_answer():
-    model, x = seeded(build_model, "resnet_small", 4), picture()
+    model, x = seeded(build_model, "resnet_small", 4), noise()
     def margin(logits):
         return logits[:, 2] - logits[:, 1]
 
@@ -705,7 +715,7 @@ def test_guided_backpropagation_is_that_of_captum():
             return self.second(self.block.bn2(out) + shortcut)
 
 
-    model, x = seeded(torchvision.models.resnet18, num_classes=4), picture()
+    model, x = seeded(torchvision.models.resnet18, num_classes=4), noise()
     ours = guided_backprop(model, x, 1)
     for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
         stage[0], stage[1] = Block(stage[0]), Block(stage[1])
@@ -715,7 +725,7 @@ def test_guided_backpropagation_is_that_of_captum():
 
 # %% ../nbs/09_grad_cam.ipynb #57928719
 def test_guided_grad_cam_is_zero_where_grad_cam_is():
-    model, x = seeded(build_model, "resnet_small", 4), picture()
+    model, x = seeded(build_model, "resnet_small", 4), noise()
     mask = normalize(upsample(grad_cam(model, x, 1, "layer4.0").maps["layer4.0"], 64))
     guided = guided_grad_cam(model, x, 1, "layer4.0")
     assert guided.shape == x.shape
@@ -727,7 +737,7 @@ def test_three_hundred_calls_leave_no_tensor_behind_without_the_garbage_collecto
         return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
 
 
-    model, x = seeded(build_model, "resnet_small", 4), picture(32, 1)
+    model, x = seeded(build_model, "resnet_small", 4), noise(32, 1)
     classes, some = torch.tensor([[0, 1, 2]]), ["layer2", "layer3"]
     calls = [lambda: grad_cam(model, x), lambda: grad_cam(model, x, 1, "layer3"), lambda: grad_cam(model, x, 1, some, list(METHODS)),
              lambda: grad_cam(model, x, classes, some), lambda: grad_cam(model, x, lambda logits: logits[:, 0], some),
@@ -748,7 +758,7 @@ def test_three_hundred_calls_leave_no_tensor_behind_without_the_garbage_collecto
 def test_the_memory_of_the_process_stays_flat_over_three_hundred_calls():
     import psutil
 
-    model, x = seeded(build_model, "resnet18", 4), picture(96, 2)
+    model, x = seeded(build_model, "resnet18", 4), noise(96, 2)
     size, process = [], psutil.Process()
     for number in range(301):
         grad_cam(model, x)
@@ -773,7 +783,7 @@ def test_an_error_at_any_point_leaves_no_tensor_behind_either():
             grad_cam(model, x, **options)
 
 
-    model, x, live = seeded(build_model, "resnet_small", 4), picture(32, 1), []
+    model, x, live = seeded(build_model, "resnet_small", 4), noise(32, 1), []
     METHODS["broken"] = lambda activation, gradient: 1 / 0
     gc.collect()
     gc.disable()
@@ -805,7 +815,7 @@ def test_a_model_that_hides_its_layers_in_a_list_is_explained_in_eval_mode_and_l
             return self.fc(x.mean((2, 3)))
 
 
-    known, hidden, x = seeded(Hidden, nn.ModuleList), seeded(Hidden, list), picture(16)
+    known, hidden, x = seeded(Hidden, nn.ModuleList), seeded(Hidden, list), noise(16)
     with torch.no_grad():  # the layers of a list are no parameters that `seeded` could have set alike
         for mine, theirs in zip([*hidden.layers, hidden.conv, hidden.fc], [*known.layers, known.conv, known.fc], strict=True):
             mine.load_state_dict(theirs.state_dict())

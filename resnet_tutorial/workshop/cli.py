@@ -246,13 +246,14 @@ def analyze_command(
 @app.command("results")
 def results_command(
     runs: Annotated[list[Path] | None, typer.Argument(help="Run folders that were evaluated; none: only write the page.")] = None,
+    figures: Annotated[bool, typer.Option(help="Keep their curves and confusion matrices too.")] = True,
 ) -> None:
     "Keep the small files of runs in results/ and write RESULTS.md from all that is kept."
     from resnet_tutorial.workshop.results import score_run_maps, write_results
 
     for run in runs or []:
         score_run_maps(run)
-    typer.echo(f"wrote {write_results(runs or [])}")
+    typer.echo(f"wrote {write_results(runs or [], figures=figures)}")
 
 # %% ../../nbs/workshop/cli.ipynb #957bb1ef
 def show_warning(message, category, filename, lineno, file=None, line=None) -> None:

@@ -31,6 +31,7 @@ FIGURES = ("history.png", "confusion_*.png", "curves_*.png")  # not the gallerie
 def keep_run(
     run: str | Path,  # a run folder that was evaluated
     results: str | Path = "results",
+    figures: bool = True,  # copy the curves and the confusion matrix too
 ) -> Path:  # results/<name of the folder>
     "Copy the small files of a run; ValueError where there are no scores to keep."
     run = Path(run)
@@ -45,10 +46,10 @@ def keep_run(
     contents |= {file.name: names_csv(read_table(run, file.name), float_format="%.4g") for file in answers}
     for name in ("environment.json", *(f"report/{file.name}" for file in scores)):
         read_json(run, name)  # DamagedFile rather than a page of wrong numbers
-    figures = [file for pattern in FIGURES for file in (run / "report").glob(pattern)]
+    drawn = [file for pattern in FIGURES for file in (run / "report").glob(pattern)] if figures else []
     maps = [run / "report" / MAPS] if (run / "report" / MAPS).is_file() else []
     contents |= {name.rpartition("/")[2]: read_checked(run, name)
-                 for name in [*SMALL_FILES, *(f"report/{file.name}" for file in [*scores, *maps, *figures])]}
+                 for name in [*SMALL_FILES, *(f"report/{file.name}" for file in [*scores, *maps, *drawn])]}
     for name, content in contents.items():
         write_bytes(target / name, content)
     return target
@@ -87,11 +88,12 @@ def score_run_maps(
 def write_results(
     runs: Iterable[str | Path] = (),  # run folders to keep first
     root: str | Path = ".",  # of the repository
+    figures: bool = True,  # of these runs
 ) -> Path:  # RESULTS.md
     "Keep runs; then make RESULTS.md, its figures and results/runs.csv from all that is kept."
     root = Path(root)
     for run in runs:
-        keep_run(run, root / "results")
+        keep_run(run, root / "results", figures)
     table = run_table(kept_runs(root / "results"))
     write_names_csv(table, root / "results" / "runs.csv", float_format="%.5g")
     save_figures(root / "results")

@@ -46,6 +46,12 @@ def test_what_is_kept_of_a_run_is_small_and_names_no_folder_of_the_machine():
         assert names == texts | {"history.png", "confusion_test.png"}
         assert not any("/home/me" in file.read_text(encoding="utf-8") or folder in file.read_text(encoding="utf-8") for file in kept.iterdir())
 
+# %% ../../nbs/workshop/results.ipynb #514b2987
+def test_of_many_runs_the_tables_can_be_kept_without_the_figures():
+    with tempfile.TemporaryDirectory() as folder:
+        kept = keep_run(run_folder(folder), Path(folder) / "results", figures=False)
+        assert not list(kept.glob("*.png")) and (kept / "predictions.csv").is_file()
+
 # %% ../../nbs/workshop/results.ipynb #4431d2b1
 def test_the_accuracy_of_a_kept_run_can_be_computed_again_from_its_kept_answers():
     with tempfile.TemporaryDirectory() as folder:
