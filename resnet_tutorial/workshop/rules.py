@@ -42,21 +42,27 @@ def _imports_of(notebook: Notebook, library: str) -> list[Import]:
             continue
         module, test = module_of(notebook, cell, library), role_of(cell) in INERT
         for node in ast.walk(ast.parse(TransformerManager().transform_cell(source.source))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            if not isinstance(node, ast.Import | ast.ImportFrom):
+                continue
+            names = [alias.name for alias in node.names]
             if isinstance(node, ast.ImportFrom):
                 names = [f"{node.module}.{name}" for name in names]
-            where = f"{cell_address(notebook.name, number, cell)}, line {getattr(node, 'lineno', 0)}"
+            where = f"{cell_address(notebook.name, number, cell)}, line {node.lineno}"
             found += [Import(name, module, test, where, needs_of(cell.directives_)) for name in names]
     return found
 
 # %% ../../nbs/workshop/rules.ipynb #92c562c1
-def _import_problems(notebooks: list[Notebook], library: str) -> list[str]:  # one line a problem
+def _import_problems(
+    notebooks: list[Notebook],
+    imports: list[list[Import]],  # of each notebook
+    library: str,
+) -> list[str]:  # one line per problem
     "List imports of later chapters, star imports, and notebook machinery outside of workshop/."
     home = {module_of(nb, cell, library): nb for nb in notebooks for cell in nb.of(*WRITES)}
     problems = []
-    for notebook in notebooks:
+    for notebook, imported in zip(notebooks, imports, strict=True):
         chapter, free = notebook.number or 0, notebook.folder == "workshop" or notebook.number is None and not notebook.folder
-        for found in _imports_of(notebook, library):
+        for found in imported:
             target = home.get(found.name) or home.get(found.name.rpartition(".")[0])
             if target is not None and chapter and (target.number or 0) > chapter:
                 problems.append(f"{found.where}: imports {found.name} from a later chapter, {target.name}")
@@ -73,13 +79,13 @@ def _import_problems(notebooks: list[Notebook], library: str) -> list[str]:  # o
     return problems
 
 # %% ../../nbs/workshop/rules.ipynb #715ba0a6
-def _cycle_problem(notebooks: list[Notebook], library: str) -> list[str]:
+def _cycle_problem(notebooks: list[Notebook], imports: list[list[Import]], library: str) -> list[str]:
     "Say which modules import each other in a circle, if any do."
     graph, where = {}, {}
     for notebook in notebooks:
         for cell in notebook.of(*WRITES):
             graph.setdefault(module_of(notebook, cell, library), set())
-    for found in (found for notebook in notebooks for found in _imports_of(notebook, library)):
+    for found in (found for imported in imports for found in imported):
         target = next((name for name in (found.name, found.name.rpartition(".")[0]) if name in graph), None)
         if found.module is not None and target is not None:
             graph[found.module].add(target)
@@ -113,7 +119,9 @@ def _place_problems(notebooks: list[Notebook], library: str) -> list[str]:
 # %% ../../nbs/workshop/rules.ipynb #49a437f3
 def check_house(notebooks: list[Notebook], library: str) -> None:
     "Refuse what breaks a rule of the house; they are explained above."
-    problems = [*_import_problems(notebooks, library), *_cycle_problem(notebooks, library), *_place_problems(notebooks, library)]
+    imports = [_imports_of(notebook, library) for notebook in notebooks]
+    problems = [*_import_problems(notebooks, imports, library), *_cycle_problem(notebooks, imports, library)]
+    problems += _place_problems(notebooks, library)
     problems += [problem for notebook in notebooks for problem in missing_names(notebook)]
     if problems:
         raise BuildError("\n".join(problems))

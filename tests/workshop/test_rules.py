@@ -19,12 +19,12 @@ def test_each_rule_of_the_house_refuses_a_planted_violation_with_notebook_cell_a
     circle = {"engine/a": ["#| default_exp engine.a", "#| export\nx = 1", "#| export\nfrom mini.engine.b import y"],
               "engine/b": ["#| default_exp engine.b", "#| export\ndef y():\n    from mini.data import one\n    import mini.engine.a"]}
     violations = {
-        r"nbs/01_early.ipynb, cell 3 \(id cell-3\), line 3: imports mini.data.one from a later chapter": {"01_early": later, "02_data": DATA},
+        r"nbs/01_early.ipynb, cell 3 \(id cell-3\), line 4: imports mini.data.one from a later chapter": {"01_early": later, "02_data": DATA},
         r"nbs/02_more.ipynb, cell 2 .*, line 2: imports mini.data.\*; name what is needed": {"01_data": DATA, "02_more": star},
         r"nbs/02_more.ipynb, cell 2 .*, line 3: imports nbformat, which only": {"01_data": DATA, "02_more": machinery},
         r"nbs/02_more.ipynb, cell 3 .*, line 1: imports mini.workshop.tool.x, which only": {"02_more": uses, **shop},
         r"a circle of imports, mini.engine.(a -> mini.engine.b -> mini.engine.a|b -> .*)": {"01_data": DATA, **circle},
-        r"nbs/02_more.ipynb, cell 3 .*, line 2: imports timm, which readers need not have: .* `#\| needs timm`":
+        r"nbs/02_more.ipynb, cell 3 .*, line 3: imports timm, which readers need not have: .* `#\| needs timm`":
             {"01_data": DATA, "02_more": ["#| default_exp more", "#| export\nx = 1", "#| test_setup\nfrom timm.models import resnet"]},
         r"nbs/03_empty.ipynb: exports nothing": {"03_empty": ["x = 1"]},
         r"nbs/21_study.ipynb: exports; the tour and the studies": {"21_study": ["#| default_exp study", "#| export\nx = 1"]},
