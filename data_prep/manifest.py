@@ -89,7 +89,7 @@ def read_manifest(folder: str | os.PathLike) -> pd.DataFrame:
         raise DataError(_complaint(folder, faults))
     return _typed(table)
 
-
+# %% ../nbs/01_dataset_making.ipynb #46ca1d16
 def _complaint(folder: Path, faults: list[str]) -> str:
     "List the faults of a manifest, and say what to do about them."
     command = "python -c " + quote(f"from data_prep.manifest import accept_manifest; accept_manifest({json.dumps(str(folder), ensure_ascii=False)})")
@@ -174,7 +174,7 @@ def leftovers(out: Path) -> list[Path]:
     "Temporary folders beside `out` that a killed run (or one that is at work right now) has left."
     return sorted(p for kind in ("old", "partial") for p in out.parent.glob(f"{glob_escape(_beside(out, kind))}*"))
 
-
+# %% ../nbs/01_dataset_making.ipynb #b4a2251f
 def _clean_up(out: Path) -> None:
     "Put back an old folder whose successor never arrived before a kill, and remove half-made ones."
     for rest in leftovers(out):  # "old" comes before "partial"
@@ -183,7 +183,7 @@ def _clean_up(out: Path) -> None:
         else:
             shutil.rmtree(rest)
 
-
+# %% ../nbs/01_dataset_making.ipynb #43d58386
 def swap_in(work: Path, out: Path) -> None:
     "Put the finished folder in place with renames; what was there before goes last."
     old = Path(mkdtemp(prefix=_beside(out, "old"), dir=out.parent))

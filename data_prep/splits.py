@@ -54,7 +54,7 @@ def read_split(
         raise DataError(f"split {split!r} sums to {sum(numbers):g}: ratios sum to 1 (0.8 0.1 0.1), counts are whole numbers")
     return numbers
 
-
+# %% ../nbs/01_dataset_making.ipynb #7ed2910b
 def _shares(
     total: int,       # number of images
     split: list[float],  # from `read_split`
@@ -68,7 +68,7 @@ def _shares(
         raise DataError(f"split {wanted} asks for {sum(split):.0f} images, there are {total}: try {ratio}")
     return np.array([*split, total - sum(split)]) / total
 
-
+# %% ../nbs/01_dataset_making.ipynb #798e5197
 def _round_up(
     part: np.ndarray,     # (C, K) what rounding down has cut off, in [0, 1)
     missing: np.ndarray,  # (C,) images of each class still without a place
@@ -130,7 +130,7 @@ def _place_groups(
         room[:, column] -= size
     return chosen, room
 
-
+# %% ../nbs/01_dataset_making.ipynb #e784ab3b
 def _fill(
     room: np.ndarray,  # (parts + 1,) places left for one class; below 0 where a group took more than there was
     count: int,        # single images of this class

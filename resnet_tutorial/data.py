@@ -81,7 +81,7 @@ def channel_statistics(images: torch.Tensor) -> Normalization:  # images: uint8 
 # %% ../nbs/02_data_loading.ipynb #04deca77
 SMALL = 2**30  # bytes of a stack that may be copied once to have its pixels in order
 
-
+# %% ../nbs/02_data_loading.ipynb #c17ffc87
 class Pictures(Dataset):
     "Augmented, normalised images by index; `epoch` decides the augmentation together with `seed`."
 
@@ -220,7 +220,7 @@ def size_of(content: bytes, path: Path) -> tuple[int, int]:
     except ImageError as error:
         raise DataError(f"{path}: no readable image ({error.reason})") from None
 
-
+# %% ../nbs/02_data_loading.ipynb #76959cc8
 def read_truth(row: Listed, size: int) -> np.ndarray:  # uint8 (size, size)
     "Read a mask and make sure that it can be one of its image; DataError says what is wrong."
     content = read_file(row.truth)
@@ -259,7 +259,7 @@ def read_all(
     if faults:
         raise DataError(changed_files(faults, len(rows)))
 
-
+# %% ../nbs/02_data_loading.ipynb #422e98ed
 def changed_files(faults: list[str], count: int, shown: int = 5) -> str:
     "Name the first files that are wrong, count the others, and say what to do."
     more = [f"... and {len(faults) - shown:,} more"] * (len(faults) > shown)
@@ -277,7 +277,7 @@ def _allocate(file: int, size: int) -> None:
             if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # some file systems know no such thing
                 raise
 
-
+# %% ../nbs/02_data_loading.ipynb #ecd46243
 def write_stack(
     part: Path,  # the file to write
     name: str,  # which it will have in the end; goes into the checksum
@@ -295,7 +295,7 @@ def write_stack(
             checksum.update(block)
         file.write(checksum.digest())
 
-
+# %% ../nbs/02_data_loading.ipynb #19d71516
 def is_sound(file: Path) -> bool:
     "Check that a file that `write_stack` made has kept its content and its name."
     checksum, rest = hashlib.sha256(file.name.encode()), file.stat().st_size - hashlib.sha256().digest_size
@@ -341,7 +341,7 @@ def no_room(folder: Path, need: int, why: str) -> str:
 
 _IN_MEMORY: WeakValueDictionary[Path, np.ndarray] = WeakValueDictionary()  # stacks that could not be kept, while somebody uses them
 
-
+# %% ../nbs/02_data_loading.ipynb #4da7e6e7
 def _in_memory(file: Path, rows: Sequence[Listed], read: Callable[[Listed], np.ndarray], shape: tuple[int, ...], why: str) -> np.ndarray:
     "All images as one array in memory, shared by all who use it; a warning says why it is not on the disk."
     if file in _IN_MEMORY:

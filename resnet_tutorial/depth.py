@@ -40,7 +40,7 @@ def map_area(
     "Share of the pixels in which a map reaches `level` of its maximum."
     return threshold_masks(cam, level).float().mean((1, 2))
 
-# %% ../nbs/10_depth_comparison.ipynb #06ae0c88
+
 def map_entropy(
     cam: torch.Tensor,      # (B, H, W)
 ) -> torch.Tensor:          # (B,) in [0, 1]; NaN for an empty map

@@ -202,8 +202,7 @@ def plot_ranking(predictions: pd.DataFrame, class_names: list[str], axes, limit:
     if axes[1].lines:
         axes[1].legend(fontsize=10 if len(shown) <= 10 else 5, frameon=False, loc="lower left", ncols=-(-len(shown) // 10))
 
-
-
+# %% ../nbs/05_evaluation.ipynb #03ca8f5a
 def enlarge_corner(roc, ranking) -> None:
     "Show only the corners in which the curves of `plot_ranking` bend, where these are less than half as wide and high as the plots."
     curves = [line.get_xydata() for line in roc.lines[:-1]]  # the last one is the diagonal

@@ -50,7 +50,7 @@ def own_name(name: str) -> str:
     "A layer's name without what torch.compile puts around a module, also around one inside the model."
     return f"{name}.".replace("_orig_mod.", "").removesuffix(".")
 
-
+# %% ../nbs/06_feature_maps.ipynb #d2e3394c
 def find_layers(
     model: nn.Module,
     layers=None,         # a name, a pattern ("layer?.?", "*.conv*"), a module, or several; None: every block

@@ -129,7 +129,7 @@ def init_weights(model: nn.Module) -> None:
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
 
-# %% ../nbs/03_model_building.ipynb #5e13c4a6
+
 def make_stage(
     block: type[nn.Module],  # PlainBlock, BasicBlock or Bottleneck
     in_channels: int,        # channels that come in

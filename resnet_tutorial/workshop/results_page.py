@@ -83,8 +83,8 @@ PETS = Study(
 CATS_VS_DOGS = Study(
     "Photographs of cats and dogs", "21_study_cats_vs_dogs",
     "Two source systems classify Kaggle's cats and dogs. Our ResNet-18 starts from ImageNet weights and is meant to be good. The other "
-    "experiments train ResNet-50 and ResNet-101 from scratch on 1,680 photographs, with equal budgets and three seeds. They are far from "
-    "what these networks can do: only the comparison between the two depths means anything.",
+    "experiments train ResNet-50 and ResNet-101 from scratch on 1,680 photographs, with equal budgets and three seeds. So few photographs "
+    "teach such networks next to nothing: they are not much better than guessing, and a comparison of the two says nothing about depth.",
     lambda results: experiments(results, "cats_vs_dogs"), "figures/cats_vs_dogs.png",
     "A dot plot with a row per run: the ResNet-18 is far to the right of all runs from scratch.",
     ("cats_vs_dogs/scores.json",), lambda results: accuracy_figure(results, "cats_vs_dogs"),

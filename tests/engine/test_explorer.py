@@ -37,7 +37,7 @@ def made_run():
                            normalization=Normalization((0.5,) * 3, (0.25,) * 3), runtime=choose_runtime("cpu", "float32"))
 
 # %% ../../nbs/engine/explorer.ipynb #65d297d9
-def test_a_view_is_the_picture_beside_its_overlay_with_the_box_and_the_outline_on_it():
+def test_a_view_is_the_image_beside_its_overlay_with_the_box_and_the_outline_on_it():
     image = torch.full((3, 16, 16), 100, dtype=torch.uint8)
     cam = torch.zeros(4, 4)
     cam[1, 2] = 1.0
@@ -59,7 +59,7 @@ def test_the_bytes_of_a_view_are_a_png_of_the_same_pixels():
     assert (np.asarray(Image.open(io.BytesIO(png_bytes(view)))) == view).all()
 
 # %% ../../nbs/engine/explorer.ipynb #b6d6a11b
-def test_pulling_through_layers_methods_and_classes_runs_the_network_once_a_picture():
+def test_pulling_through_layers_methods_and_classes_runs_the_network_once_a_image():
     maps = PictureMaps(made_run())
     choice = {"number": 3, "alpha": 0.5, "cmap": "inferno", "threshold": BOX_THRESHOLD, "boxes": True, "outline": True, "side": 64}
     views = [maps.draw(layer=layer, target=k, method=method, **choice).tobytes()
@@ -74,7 +74,7 @@ def test_pulling_through_layers_methods_and_classes_runs_the_network_once_a_pict
     assert (time.process_time() - start) / 5 < 0.1
 
 # %% ../../nbs/engine/explorer.ipynb #fe72237f
-def test_moving_a_control_changes_the_view_and_only_another_picture_makes_new_maps():
+def test_moving_a_control_changes_the_view_and_only_another_image_makes_new_maps():
     explorer = Explorer(made_run(), side=64)
     seen = [explorer.view.value]
     for name, value in (("layer", "layer1.0"), ("method", "hires_cam"), ("alpha", 0.9), ("cmap", "jet"), ("outline", True), ("threshold", 0.2)):
@@ -93,7 +93,7 @@ def test_an_error_while_drawing_reaches_whoever_moved_the_control():
         explorer.controls["number"].value = 5
 
 # %% ../../nbs/engine/explorer.ipynb #95cb00a1
-def test_no_widget_is_made_where_nobody_is_looking():
+def test_no_widget_is_made_where_there_is_no_front_end():
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as said:
         patch.setenv("RESNET_TUTORIAL_HEADLESS", "1")
         assert not has_front_end() and explore(made_run(), side=64) is None
