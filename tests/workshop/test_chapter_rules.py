@@ -60,7 +60,7 @@ def test_cells_with_too_many_visible_lines_and_chapters_of_an_unusual_size_are_t
     long = "\n".join(["x = 1"] * 26)
     assert broken("cells", f"#@title A helper\n{long}", long[:-6], f"#| test a\n{long}") == []
     assert broken("cells", long)[0].endswith("cell 4 (id n0) has 26 visible lines; 25 are allowed")
-    enough = ["x = 1"] * 25
+    enough = ["x = 1"] * 24
     assert broken("size", *enough, "#@title Solution 1: a\nx = 1", "#| test a\nassert True") == []
     assert broken("size", *enough[1:])[0].endswith("it has 24 code cells besides tests and solutions; 25 to 50 are allowed")
     assert broken("size", *enough, "TEXT" + "word " * 1900)[0].startswith("nbs/02_data.ipynb: it has 3,50")
