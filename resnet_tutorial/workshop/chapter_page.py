@@ -10,6 +10,7 @@ import copy
 import html
 import re
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 
 import nbformat
@@ -19,6 +20,7 @@ from nbformat.v4 import new_notebook, new_output
 
 from ..engine.files import write_bytes
 from .captions import alternatives, put_alternatives
+from .folding import title_of
 from .jobs import Job, untag_skipped
 from .outputs import mark_broken, numbers_of, place_of, source_ids
 from .parameters import load_notebook, reason_of
@@ -71,9 +73,12 @@ def _bare_source(job: Job):
 
 # %% ../../nbs/workshop/chapter_page.ipynb #bb528792
 def _notebook_html(job: Job, notebook) -> str:
-    "A notebook as HTML."
+    "A notebook as HTML; the sources of folded cells open with a click."
     resources = {"metadata": {"path": str(job.path.parent), "name": job.path.stem}}
-    return HTMLExporter(embed_images=True).from_notebook_node(copy.deepcopy(notebook), resources)[0]
+    template = files("resnet_tutorial.workshop").joinpath("templates/chapter.html.j2").read_text(encoding="utf-8")
+    titles = {"fold_title": lambda source: title_of(source) or "Code"}
+    exporter = HTMLExporter(embed_images=True, raw_template=template, filters=titles)
+    return exporter.from_notebook_node(copy.deepcopy(notebook), resources)[0]
 
 
 def _mark_unprintable(job: Job, notebook) -> list[dict]:  # what, reason, and the cell

@@ -114,10 +114,12 @@ DEPTH = Study(
     "Where each depth looks", "10_depth_comparison",
     "One source system reports that deeper layers look at finer places and that an early focus can vanish. Both halves became criteria that "
     "could fail, and were tried on drawn cats and dogs, where the truth is known. A change of "
-    "area above zero means a wider map, not a finer one. The last two networks are a residual network of eighteen layers and its twin "
-    "without shortcuts.",
+    "area above zero means a wider map, not a finer one. The first four networks have three trainings each; the last two are a residual "
+    "network of eighteen layers and its twin without shortcuts. What the answers rest on is another matter: hidden.csv says how many "
+    "stay right when the evidence, or the last map's peak, is painted over.",
     depth_table, "figures/depth.png", "A dot plot with a row per network: change of the map's area, and share of images whose early focus is lost.",
-    ("depth/claim.csv", "depth_shortcut/claim.csv"), depth_figure, ("depth/claim.csv", "depth/summary.csv", "depth_shortcut/claim.csv", "depth_shortcut/summary.csv"),
+    ("depth/claim.csv", "depth_shortcut/claim.csv"), depth_figure, ("depth/claim.csv", "depth/summary.csv", "depth/runs.csv",
+     "depth/hidden.csv", "depth/agreement.csv", "depth_shortcut/claim.csv", "depth_shortcut/summary.csv"),
 )
 
 # %% ../../nbs/workshop/results_page.ipynb #b32059d7
