@@ -108,7 +108,7 @@ def score_layer(
     for kind in ("box", "evidence"):
         region = box_masks(truth["box"], cam.shape[1:]) if kind == "box" and kind in truth else truth.get(kind)
         scores[f"peak_cell_{kind}"] = np.nan if region is None else peak_cell(cam, region.to(cam.device), grid).cpu().numpy()
-    half = mask_iou(cam, truth["mask"].to(cam.device), 0.5).cpu().numpy() if "mask" in truth else np.nan
+    half = mask_iou(cam, truth["mask"].bool().to(cam.device), 0.5).cpu().numpy() if "mask" in truth else np.nan
     scores = scores.assign(iou_at_half_mask=half, area=map_area(cam).cpu().numpy(), entropy=map_entropy(cam).cpu().numpy())
     return scores[[name for name in DEPTH_SCORES if name in scores]]
 
@@ -265,7 +265,7 @@ def plot_depth_curve(
             axis.plot(part.relative_depth, part["mean"], styles[kind], color=f"C{k}", marker="o", markersize=3, label=label_text(label))
             axis.fill_between(part.relative_depth, part.low, part.high, color=f"C{k}", alpha=0.15, linewidth=0)
     title, unit = SCORE_TITLES.get(score, (score, ""))
-    axis.set(title=title, xlabel="relative depth", ylabel=unit, xlim=(-0.03, 1.03))
+    axis.set(title=label_text(title), xlabel="relative depth", ylabel=label_text(unit), xlim=(-0.03, 1.03))
     axis.title.set_fontsize(11)
     axis.spines[["top", "right"]].set_visible(False)
 

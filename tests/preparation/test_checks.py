@@ -266,7 +266,7 @@ INFOS = {  # what becomes of dataset.json: new keys (None: taken out), message
     "another checksum": ({"manifest_sha256": "0" * 64}, "changed after it was prepared: its sha256 is .*expected 000000000000"),
 }
 TEXTS = {"": "is damaged", "{": "is damaged", "[]": r"it holds \[\]; expected an object", "null": "it holds None", "7": "it holds 7",
-         "\ufeff{}": "is damaged", "[" * 9999: "is damaged", '{"name": "mine"}': "it lacks the key 'class_names'", "not JSON": "is damaged"}
+         "\ufeff{}": "it lacks the key 'name'", "[" * 9999: "is damaged", '{"name": "mine"}': "it lacks the key 'class_names'", "not JSON": "is damaged"}
 
 # %% ../../nbs/preparation/checks.ipynb #a6548821
 def test_a_damaged_dataset_description_is_refused_with_the_key_and_its_value():

@@ -102,7 +102,7 @@ def test_the_build_folds_titled_cells_and_tests_and_a_check_refuses_a_notebook_i
         path, before = root / "nbs" / "01_data.ipynb", build(root, check=True)
         notebook = nbformat.read(path, 4)
         module, tests = ((root / name).read_text(encoding="utf-8") for name in ("mini/data.py", "tests/test_data.py"))
-        (engine,) = [cell for cell in json.loads((root / "nbs/engine/loop.ipynb").read_text())["cells"] if "test a" in "".join(cell["source"])]
+        (engine,) = [cell for cell in json.loads((root / "nbs/engine/loop.ipynb").read_text(encoding="utf-8"))["cells"] if "test a" in "".join(cell["source"])]
         notebook.cells[3].metadata = {}
         nbformat.write(notebook, path)
         after = [change_line(change) for change in build(root, check=True)]
