@@ -8,9 +8,9 @@ __all__ = ['attempt', 'save_notebook', 'plain_page', 'write_html', 'write_chapte
 # %% ../../nbs/workshop/chapter_page.ipynb #56a37746
 import copy
 import html
+import importlib.resources
 import re
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 
 import nbformat
@@ -75,7 +75,7 @@ def _bare_source(job: Job):
 def _notebook_html(job: Job, notebook) -> str:
     "A notebook as HTML; the sources of folded cells open with a click."
     resources = {"metadata": {"path": str(job.path.parent), "name": job.path.stem}}
-    template = files("resnet_tutorial.workshop").joinpath("templates/chapter.html.j2").read_text(encoding="utf-8")
+    template = importlib.resources.files("resnet_tutorial.workshop").joinpath("templates/chapter.html.j2").read_text(encoding="utf-8")
     titles = {"fold_title": lambda source: title_of(source) or "Code"}
     exporter = HTMLExporter(embed_images=True, raw_template=template, filters=titles)
     return exporter.from_notebook_node(copy.deepcopy(notebook), resources)[0]

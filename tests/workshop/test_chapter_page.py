@@ -172,11 +172,12 @@ def test_a_missing_or_unreadable_executed_copy_is_told_and_old_outputs_never_pas
 # %% ../../nbs/workshop/chapter_page.ipynb #fbc871f0
 def test_the_source_of_a_folded_cell_opens_with_a_click_and_the_others_stand_open():
     with mini_repo({"00_a": ["# Title", "#@title A helper & more\nx = 1", "y = 1"]}) as root:
-        copy = nbformat.read(root / "nbs" / "00_a.ipynb", 4)
-        next(cell for cell in copy.cells if "A helper" in cell.source).metadata["jupyter"] = {"source_hidden": True}
+        executed = nbformat.read(root / "nbs" / "00_a.ipynb", 4)
+        next(cell for cell in executed.cells if "A helper" in cell.source).metadata["jupyter"] = {"source_hidden": True}
         (root / "out").mkdir()
-        nbformat.write(copy, root / "out" / "00_a.ipynb")
-        assert finish_notebook(Job(root / "nbs" / "00_a.ipynb", root / "out", {}, set(), root))["broken"] == []
+        nbformat.write(executed, root / "out" / "00_a.ipynb")
+        found = finish_notebook(Job(root / "nbs" / "00_a.ipynb", root / "out", {}, set(), root))
+        assert found["broken"] == [], found["broken"]
         page = (root / "out" / "00_a.html").read_text(encoding="utf-8")
     titles = re.findall(r"<details class=.folded.><summary>(.*?)</summary>", page)
     assert "A helper &amp; more" in titles and set(titles) <= {"A helper &amp; more", "Set-up"}
