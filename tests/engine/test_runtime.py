@@ -46,6 +46,13 @@ def test_in_float32_autocast_does_nothing():
     with choose_runtime("cpu", "float32").autocast():
         assert torch.nn.Linear(2, 2)(torch.zeros(1, 2)).dtype == torch.float32
 
+# %% ../../nbs/engine/runtime.ipynb #f64fda85
+def test_where_onednn_may_not_use_bfloat16_the_fast_precision_is_float32():
+    capable = patch("platform.machine", lambda: "x86_64"), patch("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True})
+    for limit, expected in (("AVX2", torch.float32), ("avx512_core", torch.float32), ("AVX512_CORE_BF16", torch.bfloat16), ("ALL", torch.bfloat16)):
+        with capable[0], capable[1], patch.dict(os.environ, {"ONEDNN_MAX_CPU_ISA": limit}):
+            assert choose_runtime("cpu").dtype == expected, limit
+
 # %% ../../nbs/engine/runtime.ipynb #3a9ebf5e
 def test_an_unknown_precision_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="'int4' is not one of auto, float32, bfloat16, float16"):
