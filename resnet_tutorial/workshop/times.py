@@ -177,9 +177,9 @@ def _total(seconds: list[float | None]) -> str:
 
 # %% ../../nbs/workshop/times.ipynb #21f59de8
 def route_table(home: Path, books: dict[str, list[dict]] | None = None) -> str:
-    "The routes through the book with their total times, as a Markdown table."
+    "The routes through the book with their total times, as a Markdown table; what was never measured has no column."
     books, times = _chapters(home) if books is None else books, read_times(home)
-    rows = ["| route | chapters | to read | to run | without fast bf16 |", "|---|---|---|---|---|"]
+    rows = [("route", "chapters", "to read", "to run", "without fast bf16")]
     for key, (title, names) in find_routes(home, books).items():
         numbers = [name[:2] for name in names]
         together = len(numbers) > 2 and int(numbers[-1]) - int(numbers[0]) == len(numbers) - 1
@@ -187,8 +187,10 @@ def route_table(home: Path, books: dict[str, list[dict]] | None = None) -> str:
         columns = [[times.get(name, (None, None))[column] for name in names] for column in (0, 1)]
         measured = [[own] if own is not None else column for own, column in zip(times.get(key, (None, None)), columns, strict=True)]
         read = _hours(sum(reading_minutes(books[name]) for name in names))
-        rows.append(f"| {title} | {shown} | {read} | {_total(measured[0])} | {_total(measured[1])} |")
-    return "\n".join(rows)
+        rows.append((title, shown, read, _total(measured[0]), _total(measured[1])))
+    kept = [k for k in range(5) if k < 3 or any(row[k] for row in rows[1:])]  # a column without any measurement is left out
+    lines = [f"| {' | '.join(row[k] for k in kept)} |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(kept), *lines[1:]])
 
 
 def fill_routes(cells: list[dict], table: str) -> None:
