@@ -28,7 +28,8 @@ def is_caption(cell: dict) -> bool:
 def _caption_cell(figure: dict, label: str, caption: str) -> dict:
     "The cell below a figure."
     mark = "_" if "*" in caption else "*"
-    text = f"{mark}Figure {label}. {caption}{'' if caption[-1] in '.!?' else '.'}{mark}"
+    stop = "" if re.search(r"[.!?][)'\"’”]*$", caption) else "."
+    text = f"{mark}Figure {label}. {caption}{stop}{mark}"
     return {"cell_type": "markdown", "id": f"{figure['id'][:60]}-cap", "metadata": {"tags": ["caption"]}, "source": [text]}
 
 # %% ../../nbs/workshop/captions.ipynb #6c209e66

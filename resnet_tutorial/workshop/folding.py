@@ -105,6 +105,7 @@ def with_title(source: str, title: str) -> str:
 
 # %% ../../nbs/workshop/folding.ipynb #15184c7e
 _TAGS = {"hide-input", "remove-cell"}
+_MODULE = re.compile(r"\s*#\s*\|\s*default_exp\b.*\s*")  # the cell that names the module, and nothing else
 
 
 def is_folded(cell: dict) -> bool:
@@ -134,7 +135,7 @@ def fold_cells(cells: list[dict]) -> None:  # a notebook's, as in its JSON
         if title := _written_title(source_of(cell)):
             cell["source"] = with_title(source_of(cell), title).splitlines(keepends=True)
         folded = "hide-input" if title_of(source_of(cell)) else None
-        _mark(cell, "remove-cell" if number in set_up else folded)
+        _mark(cell, "remove-cell" if number in set_up or _MODULE.fullmatch(source_of(cell)) else folded)
 
 # %% ../../nbs/workshop/folding.ipynb #d9ed0c44
 def visible_lines(cell: dict) -> list[str]:

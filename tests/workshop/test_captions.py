@@ -43,6 +43,15 @@ def test_captions_stand_below_their_figures_with_the_number_of_the_chapter_and_f
     put_captions(cells, "00")
     assert [cell["id"] for cell in cells] == ["f1", "t"]
 
+# %% ../../nbs/workshop/captions.ipynb #e70ed049
+def test_a_caption_that_ends_its_own_sentence_gets_no_second_full_stop():
+    ends = {"A line": "A line.", "A line.": "A line.", "Is it?": "Is it?", "A line. (In red.)": "A line. (In red.)", "A line (in red)": "A line (in red).",
+            'It says "no."': 'It says "no."'}
+    for caption, written in ends.items():
+        cells = [figure_cell(caption, id="f1")]
+        put_captions(cells, "")
+        assert cells[1]["source"] == [f"*Figure 1. {written}*"]
+
 # %% ../../nbs/workshop/captions.ipynb #73aad62a
 def test_the_build_writes_captions_and_a_check_refuses_one_that_was_changed_or_moved_or_removed_by_hand():
     with mini_repo({"09_maps": ["# Maps\n\n> Pictures", "#| default_exp maps", "#| export\nx = 1", PLOT_CELL, "y = 1"]}) as root:

@@ -94,6 +94,14 @@ def test_folding_adds_to_a_cell_what_each_front_end_reads_and_unfolding_takes_on
     fold_cells(plain)
     assert [each["metadata"] for each in plain] == [{"tags": ["parameters"]}, {}, {}]
 
+# %% ../../nbs/workshop/folding.ipynb #3c5f4bad
+def test_the_cell_that_names_the_module_is_out_of_the_reader_s_way_and_no_other_cell_is():
+    sources = ["#| default_exp engine.loop", "#| default_exp maps\nx = 1", "# default_exp maps", "x = 1"]
+    cells = [{"cell_type": "code", "id": f"c{n}", "metadata": {}, "source": source} for n, source in enumerate(sources)]
+    fold_cells(cells)
+    assert [cell["metadata"].get("tags") for cell in cells] == [["remove-cell"], None, None, None]
+    assert [is_folded(cell) for cell in cells] == [True, False, False, False]
+
 # %% ../../nbs/workshop/folding.ipynb #ad0bd21d
 def test_the_build_folds_titled_cells_and_tests_and_a_check_refuses_a_notebook_in_which_one_is_not():
     cells = [*DATA, "#| test one is one\n#| slow\nassert True", "#| test_setup\nimport os", "#@title A plot\nx = 1", "y = 1"]
@@ -129,7 +137,7 @@ def test_in_an_execution_folded_cells_run_and_tests_do_not_and_parameters_are_fi
         summary = execute_notebooks(["01"], {"epochs": 3}, out=root / "out", root=root, say=str)
         shown, executed = texts_of(root / "out" / "01_data.ipynb"), nbformat.read(root / "out" / "01_data.ipynb", 4)
     assert summary["status"] == "ok" and shown == ["epochs 3\n", "1\n"]
-    assert [cell.id for cell in executed.cells if is_folded(cell)] == ["cell-3", "cell-5", "cell-6"]
+    assert [cell.id for cell in executed.cells if is_folded(cell)] == ["cell-2", "cell-3", "cell-5", "cell-6"]
 
 # %% ../../nbs/workshop/folding.ipynb #47cf07c5
 def test_readers_see_the_lines_of_unfolded_cells_without_directives_and_blank_lines():
