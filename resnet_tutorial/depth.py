@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['DEPTH_SCORES', 'SCORE_TITLES', 'map_area', 'map_entropy', 'map_agreement', 'relative_depth', 'nearest_layer',
-           'peak_cell', 'score_layer', 'depth_scores', 'compare_depths', 'network_title', 'pick_cases', 'depth_strips',
+           'peak_cell', 'score_layer', 'depth_scores', 'compare_depths', 'pick_cases', 'depth_strips',
            'summarize_depth', 'plot_depth_curve', 'judge_learning', 'answer_claim', 'hide', 'strongest', 'hide_and_ask',
            'model_agreement', 'agreement_kinds', 'convolution_sheet']
 
 # %% ../nbs/10_depth_comparison.ipynb #3ed6bd03
 import math
-import re
 from collections.abc import Iterable
 from itertools import combinations
 
@@ -28,7 +27,7 @@ from .grad_cam import grad_cam, grad_cam_batches
 from .localization import MAP_SCORES, box_masks, find_truth, mask_iou, pointing_game, score_maps, threshold_masks
 from .engine.float64 import exact
 from .engine.intervals import bootstrap_mean
-from .engine.names import label_text
+from .engine.names import label_text, network_title
 from .engine.saved_runs import Run
 from .engine.steady import still_twin
 
@@ -171,15 +170,6 @@ SCORE_TITLES = {  # what a figure calls a score, and the unit of its axis
     "agreement_next": ("Agreement with the next block", "correlation"),
 }
 
-
-def network_title(name: str) -> str:
-    "A network's name as figures show it: `ResNet-50`, `small ResNet-18`, `small plain-18`; other names stay as they are."
-    found = re.fullmatch(r"(resnet|cnn)(_small)?(\d*)", name)
-    if not found or name in ("resnet", "cnn"):
-        return name
-    kind = {"resnet": "ResNet", "cnn": "plain"}[found[1]]
-    return f"{'small ' if found[2] else ''}{kind}-{found[3] or 10}"
-
 # %% ../nbs/10_depth_comparison.ipynb #37c1b943
 def pick_cases(
     table: pd.DataFrame,           # rows of one run
@@ -319,7 +309,10 @@ def hide(
     images: torch.Tensor,   # (B, 3, H, W) uint8
     region: torch.Tensor,   # (B, H, W) bool
 ) -> torch.Tensor:          # (B, 3, H, W) uint8
-    "Paint over a region with each image's mean colour."
+    "Paint over a region with each image's mean colour; ValueError where the two do not fit."
+    if images.dtype != torch.uint8 or region.dtype != torch.bool or region.shape != (len(images), *images.shape[2:]):
+        raise ValueError(f"images {tuple(images.shape)} of {images.dtype} and a region {tuple(region.shape)} of {region.dtype}; "
+                         "expected images (B, 3, H, W) of torch.uint8 and a region (B, H, W) of torch.bool")
     mean = images.float().mean((2, 3), keepdim=True).round().to(torch.uint8)
     return torch.where(region[:, None], mean, images)
 
@@ -342,6 +335,8 @@ def hide_and_ask(
     batch_size: int = 50,
 ) -> pd.DataFrame:                     # image, hidden, right, confidence (in the answer to the whole image)
     "What becomes of the answers when a region is hidden; `nothing` stands for the whole image."
+    if "nothing" in regions:
+        raise ValueError("a region is called 'nothing', which stands for the whole image: give it another name")
     size = run.recipe.image_size
     images, labels, frames, said = run.data.images(split, size), run.data.labels(split), [], None
     empty = torch.zeros(len(images), size, size, dtype=torch.bool)
@@ -397,8 +392,9 @@ def model_agreement(
 def agreement_kinds(
     between: pd.DataFrame,    # as made by model_agreement
     runs: list[Run],
+    samples: int = 1000,      # of the bootstrap
 ) -> pd.DataFrame:            # pairs, relative_depth, mean, low, high, count (of pairs)
-    "Agreement of pairs that differ in their seed alone and of pairs that differ in depth, with 95 % intervals over images and pairs."
+    "Agreement of pairs that differ in their seed alone and of pairs that differ in depth, with 95 % intervals over images and trainings."
     model = {run.folder.name: run.recipe.model for run in runs}
     seed = {run.folder.name: run.recipe.seed for run in runs}
     same = between.run.map(model) == between.other.map(model)
@@ -406,9 +402,23 @@ def agreement_kinds(
     kinds = np.where(same, "same depth, another seed", np.where(also, "another depth, same seed", "another depth and seed"))
     rows = []
     for (pairs, place), some in between.assign(pairs=kinds).groupby(["pairs", "relative_depth"]):
-        grid = some.pivot(index=["run", "other"], columns="image", values="agreement").to_numpy(dtype=float)
-        rows.append(dict(zip(("pairs", "relative_depth", "mean", "low", "high", "count"), (pairs, place, *bootstrap_mean(grid), len(grid)), strict=True)))
+        grid = some.pivot(index=["run", "other"], columns="image", values="agreement")
+        rows.append({"pairs": pairs, "relative_depth": place, **_bootstrap_pairs(grid, model, samples), "count": len(grid)})
     return pd.DataFrame(rows)
+
+
+def _bootstrap_pairs(grid, model, samples):
+    "Mean and interval of a table of pairs (rows) and images: trainings of each model and images are drawn, not pairs, which share trainings."
+    generator, drawn = np.random.default_rng(0), {}
+    for members in pd.Series(model.keys(), model.values()).groupby(level=0):
+        counts = generator.multinomial(len(members[1]), np.full(len(members[1]), 1 / len(members[1])), samples)
+        drawn |= dict(zip(members[1], counts.T, strict=True))
+    weights = np.stack([drawn[one] * drawn[other] for one, other in grid.index], 1)
+    images = generator.multinomial(grid.shape[1], np.full(grid.shape[1], 1 / grid.shape[1]), samples)
+    values, known = grid.to_numpy(dtype=float), grid.notna().to_numpy(dtype=float)
+    total, count = (((weights @ part) * images).sum(1) for part in (np.nan_to_num(values), known))
+    low, high = np.quantile(total[count > 0] / count[count > 0], [0.025, 0.975]) if (count > 0).any() else (np.nan, np.nan)
+    return {"mean": values[known > 0].mean() if known.any() else np.nan, "low": low, "high": high}
 
 # %% ../nbs/10_depth_comparison.ipynb #d10keep2
 def convolution_sheet(

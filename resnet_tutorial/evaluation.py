@@ -191,21 +191,21 @@ def plot_ranking(predictions: pd.DataFrame, class_names: list[str], axes, limit:
             precision, recall, _ = precision_recall_curve(hot, p)
             axes[0].plot(false, true, color=color, label=label_text(name))
             axes[1].plot(recall, precision, color=color, label=label_text(name))
-    axes[0].plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1)
     axes[0].set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
     axes[1].set(xlabel="recall", ylabel="precision", title="precision and recall", ylim=(0, 1.05))
     enlarge_corner(*axes)
+    axes[0].plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
     if len(shown) < len(class_names):
-        axes[0].set_title(label_text(f"ROC, the {len(shown)} of {len(class_names)} classes with most mistakes", None), fontsize=8)
+        axes[0].set_title(label_text(f"{axes[0].get_title()}: the {len(shown)} of {len(class_names)} classes with most mistakes", None), fontsize=8)
     if axes[1].lines:
         axes[1].legend(fontsize=10 if len(shown) <= 10 else 5, frameon=False, loc="lower left", ncols=-(-len(shown) // 10))
 
 # %% ../nbs/05_evaluation.ipynb #03ca8f5a
 def enlarge_corner(roc, ranking) -> None:
     "Show only the corners in which the curves of `plot_ranking` bend, where these are less than half as wide and high as the plots."
-    curves = [line.get_xydata() for line in roc.lines[:-1]]  # the last one is the diagonal
+    curves = [line.get_xydata() for line in roc.lines]
     if not curves:
         return
     wide = 1.1 * max(curve[curve[:, 1] == 1, 0].min() for curve in curves)  # until every image of the class is found

@@ -86,7 +86,7 @@ class Sums:
 
 # %% ../nbs/04_training.ipynb #0803a2db
 class LossWatch:
-    "Looks at each loss one step late, when it is long there, and stops at one that is not a number."
+    "Looks at each loss one step late, once it has arrived, and stops at one that is not a number."
 
     def __init__(self):
         self.latest = None
@@ -118,7 +118,7 @@ class Trainer:
     schedule: torch.optim.lr_scheduler.LRScheduler
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = cross_entropy  # logits (B, K), labels (B,) -> mean
     accumulate: int = 1  # micro-batches of this process in a step
-    clip_norm: float = 0.0  # longest gradient; 0: any
+    clip_norm: float = 0.0  # largest norm of the gradient; 0: no clipping
     average: WeightAverage | None = None  # follows the weights
     processes: Processes = ALONE
     network: nn.Module | None = None  # what a batch goes through, if it is not the model itself

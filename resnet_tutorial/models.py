@@ -102,7 +102,7 @@ class Bottleneck(nn.Module):
         channels: int,                        # the output has 4 * channels
         stride: int = 1,                      # 2 halves height and width, in the 3x3 convolution as torchvision does
         downsample: nn.Module | None = None,  # fits the shortcut to the output; None: unchanged
-        groups: int = 1,                      # groups of the 3x3 convolution; 32 in ResNeXt (Xie et al. 2016)
+        groups: int = 1,                      # groups of the 3x3 convolution; 32 in ResNeXt (Xie et al. 2017)
         base_width: int = 64,                 # channels of a group where channels = 64
     ):
         super().__init__()
@@ -290,7 +290,7 @@ def resnet_small(
     blocks: int = 1,        # in each of the four stages: 10 layers with one, 18 with two
     shortcut: bool = True,  # False: the plain counterpart
 ) -> ResNet:                # total stride 8: a 96 px image gives a 12x12 map
-    "Blocks of 24-48-96-96 channels: trains in a minute on a CPU, and its map is fine enough to look at."
+    "Blocks of 24-48-96-96 channels: trains in half a minute on two CPU cores, and its map is fine enough to look at."
     block, fit = (BasicBlock, projection_shortcut) if shortcut else (PlainBlock, _no_shortcut)
     return ResNet(block, (blocks,) * 4, num_classes, in_channels, (24, 48, 96, 96), (2, 2, 1, 1), (3, 2, 1), fit)
 

@@ -26,6 +26,8 @@ import torchvision
 from torch import nn
 from tqdm.auto import tqdm
 
+from .systems import onednn_may_use_bfloat16
+
 # %% ../../nbs/engine/runtime.ipynb #9517b003
 @dataclass(frozen=True)
 class Runtime:
@@ -51,8 +53,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 def _cpu_has_fast_bfloat16() -> bool:
     "Whether this CPU multiplies bfloat16 in hardware (AMX tiles or AVX512-BF16), and oneDNN is not told to do without."
-    limit = (os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "ALL").upper()
-    if platform.machine() not in ("x86_64", "AMD64") or not re.search("BF16|FP16|AMX|AVX10|ALL|DEFAULT", limit):
+    if platform.machine() not in ("x86_64", "AMD64") or not onednn_may_use_bfloat16():
         return False
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))

@@ -66,13 +66,14 @@ def alternative_of(output: dict, mime: str) -> str:
 
 # %% ../../nbs/workshop/captions.ipynb #17f150bf
 def put_alternatives(cells: list[dict]) -> None:
-    "Write the alternative text of each figure into the metadata of its stored images, in place."
+    "Write the alternative text of each figure into the metadata of its stored images, in place; without a text there is none."
     for cell in cells:
-        if text := said_of(cell).get("fig-alt"):
-            for output, mime in images_in(cell):
-                held = output["metadata"] if isinstance(output.get("metadata"), dict) else {}
-                own = held[mime] if isinstance(held.get(mime), dict) else {}
-                output["metadata"] = {**held, mime: {**own, "alt": text}}
+        text = said_of(cell).get("fig-alt")
+        for output, mime in images_in(cell):
+            held = output["metadata"] if isinstance(output.get("metadata"), dict) else {}
+            own = {name: value for name, value in (held.get(mime) if isinstance(held.get(mime), dict) else {}).items() if name != "alt"}
+            own |= {"alt": text} if text else {}
+            output["metadata"] = {**{name: value for name, value in held.items() if name != mime}, **({mime: own} if own else {})}
 
 
 def alternatives(cells: list[dict], title: str) -> list[str]:

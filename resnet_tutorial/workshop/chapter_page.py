@@ -7,6 +7,7 @@ __all__ = ['attempt', 'save_notebook', 'plain_page', 'write_html', 'write_chapte
 
 # %% ../../nbs/workshop/chapter_page.ipynb #56a37746
 import copy
+import functools
 import html
 import importlib.resources
 import re
@@ -20,7 +21,7 @@ from nbformat.v4 import new_notebook, new_output
 
 from ..engine.files import write_bytes
 from .captions import alternatives, put_alternatives
-from .folding import title_of
+from .folding import is_folded, title_of
 from .jobs import Job, untag_skipped
 from .outputs import mark_broken, numbers_of, place_of, source_ids
 from .parameters import load_notebook, reason_of
@@ -72,13 +73,18 @@ def _bare_source(job: Job):
     return notebook
 
 # %% ../../nbs/workshop/chapter_page.ipynb #bb528792
+@functools.cache
+def _exporter() -> HTMLExporter:
+    "nbconvert's pages, with folded cells that open and without those that no reader needs."
+    template = importlib.resources.files("resnet_tutorial.workshop").joinpath("templates/chapter.html.j2").read_text(encoding="utf-8")
+    filters = {"fold_title": lambda source: title_of(source) or "Code", "is_folded": is_folded}
+    return HTMLExporter(embed_images=True, raw_template=template, filters=filters)
+
+
 def _notebook_html(job: Job, notebook) -> str:
     "A notebook as HTML; the sources of folded cells open with a click."
     resources = {"metadata": {"path": str(job.path.parent), "name": job.path.stem}}
-    template = importlib.resources.files("resnet_tutorial.workshop").joinpath("templates/chapter.html.j2").read_text(encoding="utf-8")
-    titles = {"fold_title": lambda source: title_of(source) or "Code"}
-    exporter = HTMLExporter(embed_images=True, raw_template=template, filters=titles)
-    return exporter.from_notebook_node(copy.deepcopy(notebook), resources)[0]
+    return _exporter().from_notebook_node(copy.deepcopy(notebook), resources)[0]
 
 
 def _mark_unprintable(job: Job, notebook) -> list[dict]:  # what, reason, and the cell

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..engine.readers import is_test_cell
 from .captions import alternative_of, images_in, is_caption, said_of
 from .folding import source_of, title_of, visible_lines
-from .links import find_links, link_problems
+from .links import find_links
 from .times import count_words
 
 # %% ../../nbs/workshop/chapter_rules.ipynb #2f1aa249
@@ -83,9 +83,8 @@ def _long_cells(cells: list[dict]) -> list[str]:
 
 def _size(cells: list[dict]) -> list[str]:
     "Whether a chapter has a chapter's size."
-    code = [source_of(cell) for cell in cells if cell["cell_type"] == "code" and not is_test_cell(source_of(cell))]
-    code = [source for source in code if not (title_of(source) or "").startswith(("Solution", "Set-up"))]
-    code = [source for source in code if not source.startswith("#| default_exp")]
+    shown = [source_of(cell) for cell in cells if cell["cell_type"] == "code" and "remove-cell" not in (cell["metadata"].get("tags") or [])]
+    code = [source for source in shown if not is_test_cell(source) and not (title_of(source) or "").startswith("Solution")]
     words = sum(count_words(source_of(cell)) for cell in cells if cell["cell_type"] == "markdown" and not is_caption(cell))
     found = {"code cells besides tests and solutions": (len(code), CODE_CELLS), "words": (words, WORD_COUNT)}
     return [f"it has {count:,} {what}; {least:,} to {most:,} are allowed" for what, (count, (least, most)) in found.items()
@@ -105,7 +104,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {  # rule and notebook -> reason
 
 def broken_rules(
     home: Path,  # the folder of all notebooks
-    rule: str,  # one of RULES, or `links`
+    rule: str,  # one of RULES
     exceptions: dict[tuple[str, str], str] | None = None,  # None: EXCEPTIONS
 ) -> list[str]:  # one line a problem
     "Where chapters break a rule; size is a rule for the numbers 01 to 13 only."
@@ -114,10 +113,10 @@ def broken_rules(
     for path in sorted(home.glob("[0-9][0-9]_*.ipynb")):
         if rule == "size" and path.name[:2] not in {f"{number:02}" for number in range(1, 14)}:
             continue
-        found = link_problems(path, home) if rule == "links" else RULES[rule](json.loads(path.read_bytes())["cells"])
+        found = RULES[rule](json.loads(path.read_bytes())["cells"])
         reason = excused.pop(path.stem, None)
         if reason is None:
-            problems += found if rule == "links" else [f"nbs/{path.name}: {problem}" for problem in found]
+            problems += [f"nbs/{path.name}: {problem}" for problem in found]
         elif not found:
             problems.append(f"nbs/{path.name} keeps the rule {rule!r}: remove its exception ({reason})")
     return problems + [f"there is no chapter {name} for the exception to the rule {rule!r}" for name in excused]

@@ -20,7 +20,6 @@ from nbdev.clean import clean_nb
 from tqdm import tqdm
 
 from ..engine.paths import find_root
-from .captions import put_alternatives
 from .chapter_page import save_notebook
 from .jobs import Job, skip_flags
 from .one_notebook import Interrupts, execute_one
@@ -182,7 +181,6 @@ def keep_outputs(path: Path, executed: Path) -> None:
             cell.execution_count = None
             executed_here = copies[cell.id].execution_count is not None
             cell.outputs = _lasting_outputs(copies[cell.id]) if executed_here else cell.outputs
-    put_alternatives(notebook.cells)
     save_notebook(notebook, path)
 
 # %% ../../nbs/workshop/execution.ipynb #1833e967

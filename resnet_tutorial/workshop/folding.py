@@ -53,9 +53,10 @@ def _title_lines(source: str) -> list[int]:
     "The lines with a `#@title` comment, counted from 0; texts in quotes do not count."
     if "@title" not in source:
         return []
-    plain = TransformerManager().transform_cell(source)  # without magics
+    plain = TransformerManager().transform_cell(source)  # without magics and leading blank lines
+    above = len(source) - len(source.lstrip("\n"))
     tokens = tokenize.generate_tokens(io.StringIO(plain).readline)
-    return [token.start[0] - 1 for token in tokens if token.type == tokenize.COMMENT and _TITLE.match(token.string)]
+    return [token.start[0] - 1 + above for token in tokens if token.type == tokenize.COMMENT and _TITLE.match(token.string)]
 
 # %% ../../nbs/workshop/folding.ipynb #d7df319d
 def check_title(
@@ -64,11 +65,10 @@ def check_title(
     tags: list[str],
 ) -> None:
     "Raise ValueError for a title that folds nothing, says nothing, or hides what readers should see."
-    title, place = title_of(source), len(split_directives(source)[0])
-    for line in _title_lines(source):
-        if title is None or line != place:
-            raise ValueError(f"line {line + 1}: a `#@title` folds a cell only directly below its `#|` directives, or in the first line "
-                             "of a cell without any: move it there")
+    title = title_of(source)
+    if misplaced := _title_lines(source)[title is not None:]:  # the title in its place is the first of them
+        raise ValueError(f"line {misplaced[0] + 1}: a `#@title` folds a cell only directly below its `#|` directives, or in the first line "
+                         "of a cell without any: move it there")
     if title == "":
         raise ValueError("its `#@title` is empty: say in a few words what the folded cell holds")
     if title is not None and role == "claim":

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..engine.name_tables import read_names_csv
-from ..engine.names import label_text
+from ..engine.names import label_text, network_title
 from ..engine.saved_results import kept_runs, percent, run_table, spread, with_both
 
 # %% ../../nbs/workshop/study_tables.ipynb #2319e9ef
@@ -112,7 +112,7 @@ def depth_figure(results: Path) -> Figure:
         spans = pd.concat([table[column] - table[f"{column}_low"], table[f"{column}_high"] - table[column]], axis=1).T.to_numpy()
         axis.errorbar(table[column], table.index + shift, xerr=spans, fmt="o", color=color, capsize=3, label=label)
     axis.axvline(0, color="grey", linewidth=0.8)
-    axis.set_yticks(table.index, table.model.map(label_text))
+    axis.set_yticks(table.index, table.model.map(network_title).map(label_text))
     finish(axis, "first block to last block")
     return figure
 

@@ -10,12 +10,12 @@ __all__ = ['WORDS', 'LINES', 'ROUTES', 'count_words', 'reading_minutes', 'has_fa
 import csv
 import io
 import json
-import os
 import platform
 import re
 from pathlib import Path
 
 from ..engine.files import read_utf8, write_text
+from ..engine.systems import onednn_may_use_bfloat16
 from .folding import source_of, visible_lines
 
 # %% ../../nbs/workshop/times.ipynb #1d0bcb0a
@@ -40,8 +40,7 @@ def has_fast_bf16(
     info: str | None = None,  # what the system says about its processors; None: it is asked
 ) -> bool:
     "Whether networks run with bfloat16 in hardware here: AMX or AVX512-BF16, not switched off by ONEDNN_MAX_CPU_ISA."
-    limit = (os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "ALL").upper()
-    if not re.search(r"BF16|FP16|AMX|AVX10|ALL|DEFAULT", limit):
+    if not onednn_may_use_bfloat16():
         return False
     file = Path("/proc/cpuinfo")
     if info is None:
@@ -151,10 +150,10 @@ def time_line(minutes: int, fast: float | None, slow: float | None) -> str:
         return f"{read}."
     number, unit = spoken(slow if fast is None else fast)
     if fast is None:
-        return f"{read}, {_with_unit(number, unit)} to run (two laptop cores without fast bf16)."
+        return f"{read}, {_with_unit(number, unit)} to run (two cores without fast bf16)."
     other = spoken(slow) if slow is not None else None
-    more = f"; {other[0] if other[1] == unit else _with_unit(*other)} without fast bf16" if other else ""
-    return f"{read}, {_with_unit(number, unit)} to run (two laptop cores{more})."
+    more = f"; {other[0] if other[1] == unit else _with_unit(*other)} without" if other else ""
+    return f"{read}, {_with_unit(number, unit)} to run (two cores with fast bf16{more})."
 
 
 def put_time(cells: list[dict], name: str, times: dict) -> None:

@@ -34,6 +34,14 @@ def test_a_name_cannot_command_a_terminal_and_what_can_be_read_stays_as_it_is():
     assert printable("a\nb\x1b", keep="\n") == "a\nb\\x1b"
     assert all(printable(chr(c)).encode("utf-8") for c in range(0x11000))
 
+# %% ../../nbs/engine/names.ipynb #e33d503c
+def test_networks_are_called_by_their_names_and_others_keep_theirs():
+    from resnet_tutorial.engine.names import network_title
+
+    assert [network_title(name) for name in ("resnet50", "resnet_small", "resnet_small18", "cnn_small18")] == [
+        "ResNet-50", "small ResNet-10", "small ResNet-18", "small plain-18"]
+    assert [network_title(name) for name in ("cnn", "resnet_fast", "timm:resnet18", "my_net")] == ["cnn", "resnet_fast", "timm:resnet18", "my_net"]
+
 # %% ../../nbs/engine/names.ipynb #d35c458d
 ODD_NAMES = [r"$\frac$", "$x$ and $y$", "_hidden", "a_b^c", "\\", "\\$x\\$", "$", "%s {0} {", "<b>&amp;", "two\nlines", "Icon\r", "\x1b[31mred",
              "caf\udce9", "猫", "🐈", "قطة", "x" * 300, "007", "1e3", "NA", "null", "true", "~", "no", "-x", "..", "=cmd|'/c calc'!A0", "a,b;\"c\"", "`|` *x*"]

@@ -2,12 +2,20 @@
 
 # %% ../../nbs/engine/systems.ipynb #0b9676a1
 import io
+import os
 import subprocess
 import sys
 from unittest import mock
 
-from resnet_tutorial.engine.systems import portable, portable_paths, print_any_text, why_not_portable
+from resnet_tutorial.engine.systems import onednn_may_use_bfloat16, portable, portable_paths, print_any_text, why_not_portable
 from resnet_tutorial.workshop.mini_repository import same_imports
+
+# %% ../../nbs/engine/systems.ipynb #50cef9f4
+def test_a_limit_of_onednn_below_bfloat16_is_read_from_either_variable_and_none_means_all():
+    for limit, expected in {"": True, "AVX2": False, "avx512_core": False, "AVX512_CORE_BF16": True, "AVX512_CORE_AMX": True, "ALL": True}.items():
+        for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+            with mock.patch.dict(os.environ, {"ONEDNN_MAX_CPU_ISA": "", "DNNL_MAX_CPU_ISA": ""} | {name: limit}):
+                assert onednn_may_use_bfloat16() is expected, (name, limit)
 
 # %% ../../nbs/engine/systems.ipynb #956ff86e
 def test_names_that_windows_keeps_or_forbids_are_told_from_ordinary_ones():

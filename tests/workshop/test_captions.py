@@ -80,6 +80,10 @@ def test_all_images_of_a_cell_get_its_alternative_text_and_others_one_for_a_page
     put_alternatives(cells)
     assert [output["metadata"] for output in cells[0]["outputs"][:2]] == [{"image/png": {"alt": "'Two' dots"}}] * 2
     assert silent["outputs"][0]["metadata"] == {}
+    cells[0]["source"] = "plot()"  # the text is gone, and with it what was written from it
+    put_alternatives(cells)
+    assert [output["metadata"] for output in cells[0]["outputs"][:2]] == [{}] * 2
+    cells[0] = figure_cell("A", "'Two' dots", outputs=2)
     silent["outputs"][0]["data"]["image/svg+xml"] = "<svg/>"
     assert alternatives(cells, "Plots") == ["'Two' dots", "'Two' dots", "Figure 3 of Plots"]
 

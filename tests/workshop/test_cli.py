@@ -195,7 +195,7 @@ def test_times_of_an_execution_reach_the_chapter_with_the_next_build():
         code, log, error = command(root, "times", "--from", "out")
         assert code == 0 and "01_data: " in log and "fast bf16" in log, error
         assert command(root, "build", "--check")[0] == 1 and command(root, "build")[0] == 0
-        assert " to run (two laptop cores" in (root / "nbs" / "01_data.ipynb").read_text(encoding="utf-8")
+        assert " to run (two cores" in (root / "nbs" / "01_data.ipynb").read_text(encoding="utf-8")
         code, log, error = command(root, "times", "--from", "gone")
     assert code == 2 and "expected a folder that `resnet-tutorial execute` has written" in error
 

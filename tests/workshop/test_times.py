@@ -67,10 +67,10 @@ def test_measured_times_go_into_the_column_of_the_processor_and_only_from_a_fini
 def test_a_time_is_said_in_round_numbers_and_says_less_where_less_is_known():
     assert [spoken(seconds) for seconds in (0.2, 7.4, 43.6, 94, 96, 200)] == [
         (1, "seconds"), (7, "seconds"), (45, "seconds"), (95, "seconds"), (2, "minutes"), (3, "minutes")]
-    assert time_line(14, 41.2, 88) == "**Time**: 14 minutes to read, 40 seconds to run (two laptop cores; 90 without fast bf16)."
-    assert time_line(1, 41.2, 130) == "**Time**: 1 minute to read, 40 seconds to run (two laptop cores; 2 minutes without fast bf16)."
-    assert time_line(3, 1, None) == "**Time**: 3 minutes to read, 1 second to run (two laptop cores)."
-    assert time_line(3, None, 300) == "**Time**: 3 minutes to read, 5 minutes to run (two laptop cores without fast bf16)."
+    assert time_line(14, 41.2, 88) == "**Time**: 14 minutes to read, 40 seconds to run (two cores with fast bf16; 90 without)."
+    assert time_line(1, 41.2, 130) == "**Time**: 1 minute to read, 40 seconds to run (two cores with fast bf16; 2 minutes without)."
+    assert time_line(3, 1, None) == "**Time**: 3 minutes to read, 1 second to run (two cores with fast bf16)."
+    assert time_line(3, None, 300) == "**Time**: 3 minutes to read, 5 minutes to run (two cores without fast bf16)."
     assert time_line(3, None, None) == "**Time**: 3 minutes to read."
 
 # %% ../../nbs/workshop/times.ipynb #55bab52e
@@ -90,7 +90,7 @@ def test_the_build_keeps_the_line_up_to_date_with_the_file_and_the_text_and_leav
             build(root)
     rest = " **Download**: nothing. The study takes 2.5 hours on photographs. **Before this**: [01 Chapter 01](01_data.ipynb)."
     assert before == "**Time**: 1 minute to read." + rest and clean == [] and "**Time**: an hour." in loop
-    assert after == "**Time**: 1 minute to read, 40 seconds to run (two laptop cores)." + rest
+    assert after == "**Time**: 1 minute to read, 40 seconds to run (two cores with fast bf16)." + rest
     assert len(stale) == 1 and stale[0].startswith("nbs/21_study.ipynb is different")
 
 # %% ../../nbs/workshop/times.ipynb #d005c96e
