@@ -206,6 +206,8 @@ def test_accuracy_with_mirror_images_has_the_plain_one_beside_it():
         found = evaluate(small_run, flip=True)
         unaveraged = predict(small_run, flip=False)
         assert found["accuracy_without_flip"] == (unaveraged.true == unaveraged.predicted).mean()
+        stored = read_names_csv(small_run.folder / "predictions.csv")
+        assert stored.predicted_without_flip.tolist() == unaveraged.predicted.tolist()
         assert "accuracy_without_flip" not in evaluate(small_run)
 
 # %% ../nbs/05_evaluation.ipynb #a8462c62

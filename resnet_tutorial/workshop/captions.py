@@ -71,9 +71,11 @@ def put_alternatives(cells: list[dict]) -> None:
         text = said_of(cell).get("fig-alt")
         for output, mime in images_in(cell):
             held = output["metadata"] if isinstance(output.get("metadata"), dict) else {}
-            own = {name: value for name, value in (held.get(mime) if isinstance(held.get(mime), dict) else {}).items() if name != "alt"}
+            own = dict(held[mime]) if isinstance(held.get(mime), dict) else {}
+            old = own.pop("alt", None)
             own |= {"alt": text} if text else {}
-            output["metadata"] = {**{name: value for name, value in held.items() if name != mime}, **({mime: own} if own else {})}
+            if text != old:
+                output["metadata"] = {name: value for name, value in held.items() if name != mime} | ({mime: own} if own else {})
 
 
 def alternatives(cells: list[dict], title: str) -> list[str]:

@@ -60,7 +60,7 @@ def test_a_title_that_is_empty_or_misplaced_or_hides_a_claim_or_parameters_is_re
 # %% ../../nbs/workshop/folding.ipynb #dd43f79f
 def test_a_title_in_a_text_or_beside_a_magic_is_no_mistake():
     cells = ["text = '''\n#@title In a text\n'''", "#@title Magic\n%time x = 1", "%%time\n#@title Timed\nx = 2", "# a title\ny = '#@title'",
-             "\n\n#@title Below blank lines\nx = 3"]
+             "\n#| hide\n#@title Below a blank line\nx = 3"]
     with mini_repo({"01_data": [*DATA, *cells]}) as root:
         build(root)
         assert build(root, check=True) == []
