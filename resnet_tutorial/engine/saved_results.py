@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OLD_NAMES', 'PLAIN', 'MIRRORED', 'reproduce', 'read_mapping', 'kept_runs', 'run_table', 'with_both', 'spread',
-           'with_current_names', 'beside', 'percent', 'markdown', 'readme_table', 'said']
+           'with_current_names', 'z_of_difference', 'beside', 'percent', 'markdown', 'readme_table', 'said']
 
 # %% ../../nbs/engine/saved_results.ipynb #86da2354
 from pathlib import Path
@@ -122,19 +122,34 @@ def with_current_names(
 PLAIN, MIRRORED = "ours", "ours, mirror averaging"
 
 
+def z_of_difference(
+    ours: float,    # accuracy, 0 to 1
+    theirs: float,  # accuracy, 0 to 1
+    images: int,    # test images behind each of the two
+) -> float:
+    "By how many standard errors two accuracies differ, as if each had test images of its own (two-proportion z, unpooled)."
+    return (ours - theirs) / ((ours * (1 - ours) + theirs * (1 - theirs)) / images) ** 0.5
+
+
 def beside(table: pd.DataFrame, sources: pd.DataFrame) -> pd.DataFrame:  # the rows of `sources` with our best experiment
-    "Each figure of a source beside our mean on that data with that network; runs called naive, which show a fault, do not count."
+    """Each figure of a source beside our mean on that data with that network; runs called naive, which show a fault, do not count.
+
+    The difference and its z-value are given where the source's row says that the comparison is fair."""
     ours = spread(table[~table.run.str.contains("_naive")])
     rows = []
     for source in sources.itertuples():
         same = ours[ours.data.eq(source.data) & ours.model.isin(str(source.our_models).split())]
         row = {"system": source.system, "network": source.network, "theirs": source.figure, "their budget": source.budget}
-        row |= {PLAIN: "not run", MIRRORED: "", "our budget": ""}
+        row |= {PLAIN: "not run", MIRRORED: "", "difference": "", "our budget": ""}
         for found in same.sort_values("plain").tail(1).itertuples():
             several = found.runs > 1
             row[PLAIN] = percent(found.plain, found.plain_sd if several else None)
             row[MIRRORED] = "" if pd.isna(found.mirrored) else percent(found.mirrored, found.mirrored_sd if several else None)
             row["our budget"] = f"{found.cpu_seconds / 60:.0f} CPU minutes, {found.runs} run(s)"
+            if source.fair == "yes":
+                theirs, images = float(source.figure.split()[0]) / 100, int(table[table.data == source.data].images.iloc[0])
+                z = z_of_difference(found.plain, theirs, images)
+                row["difference"] = f"{100 * (found.plain - theirs):+.1f} (z = {z:+.1f})"
         rows.append(row | {"fair?": source.fair, "what differs": source.differs})
     return pd.DataFrame(rows)
 

@@ -178,7 +178,8 @@ images that had no part in any choice. Brackets hold the 95 % interval for other
 folds. With *mirror averaging*, a network answers for an image and for its mirror image, and the two answers are averaged. Most published \
 figures are without it, so both are given. All times are for one thread of one CPU core."""
 
-AFTER_SOURCES = """Only rows marked *yes* compare like with like. All runs, one per row, with intervals, macro recall, cost and machine: \
+AFTER_SOURCES = """Only rows marked *yes* compare like with like; for them, *difference* is ours without mirror averaging minus theirs, in points, with the number \
+of standard errors (z) that it amounts to if each had test images of its own. Both are single trainings unless ours has a ±. All runs, one per row, with intervals, macro recall, cost and machine: \
 [results/runs.csv](results/runs.csv). What the sources report, with their budgets: [results/sources.csv](results/sources.csv)."""
 
 REPEAT = """Replace `DATA` by the folder that holds the real data sets ({folders}; `python -m data_prep --help` says where they come \

@@ -55,16 +55,17 @@ def test_a_table_of_version_0_1_gets_the_names_of_today_and_a_current_one_stays_
 
 # %% ../../nbs/engine/saved_results.ipynb #33baee5a
 def test_a_figure_of_a_source_stands_beside_our_best_experiment_of_the_same_data_and_network():
-    ours = pd.DataFrame({"run": ["a", "b"], "data": ["cifar10"] * 2, "model": ["zero_pad", "cnn"], "seed": 0, "accuracy": [0.91, 0.95], "cpu_seconds": 600})
+    ours = pd.DataFrame({"run": ["a", "b"], "data": ["cifar10"] * 2, "model": ["zero_pad", "cnn"], "seed": 0, "accuracy": [0.91, 0.95], "cpu_seconds": 600, "images": 10000})
     ours["accuracy_without_flip"] = [None, 0.94]
     source = {"system": "CIFAR-10", "data": "cifar10", "network": "ResNet-20", "our_models": "zero_pad cifar_resnet20", "figure": "89.9 %", "budget": "205 epochs"}
     source |= {"fair": "yes", "differs": "-"}
     found = beside(ours, pd.DataFrame([source, source | {"our_models": "resnet50"}, source | {"our_models": "cnn"}]))
     assert found[PLAIN].tolist() == ["91.0 %", "not run", "94.0 %"] and found[MIRRORED].tolist() == ["", "", "95.0 %"]
+    assert found.difference.tolist() == ["+1.1 (z = +2.7)", "", "+4.1 (z = +10.7)"]
     assert found["our budget"].tolist() == ["10 CPU minutes, 1 run(s)", "", "10 CPU minutes, 1 run(s)"]
     folds = pd.DataFrame({"run": ["f_fold1", "f_fold2", "f_naive_fold1"], "data": "fundus", "model": "resnet18", "seed": 0, "accuracy": [0.8, 0.9, 0.99], "cpu_seconds": 60})
     folds["accuracy_without_flip"] = [0.8, 0.86, 0.99]
-    eyes = beside(folds, pd.DataFrame([source | {"data": "fundus", "our_models": "resnet18"}]))
+    eyes = beside(folds, pd.DataFrame([source | {"data": "fundus", "our_models": "resnet18", "fair": "no"}]))
     assert eyes[MIRRORED].tolist() == ["85.0 ± 7.1 %"]  # folds are one experiment, and a naive split counts nothing
-    assert eyes[PLAIN].tolist() == ["83.0 ± 4.2 %"]
+    assert eyes[PLAIN].tolist() == ["83.0 ± 4.2 %"] and eyes.difference.tolist() == [""]
     assert markdown(pd.DataFrame({"x": ["a|b", None]})).splitlines()[-2:] == [r"| a\|b |", "|  |"]
