@@ -61,7 +61,7 @@ def test_a_figure_of_a_source_stands_beside_our_best_experiment_of_the_same_data
     source |= {"fair": "yes", "differs": "-"}
     found = beside(ours, pd.DataFrame([source, source | {"our_models": "resnet50"}, source | {"our_models": "cnn"}]))
     assert found[PLAIN].tolist() == ["91.0 %", "not run", "94.0 %"] and found[MIRRORED].tolist() == ["", "", "95.0 %"]
-    assert found.difference.tolist() == ["+1.1 (z = +2.7)", "", "+4.1 (z = +10.7)"]
+    assert found.difference.tolist() == ["+1.1 (z = +2.6)", "", "+4.1 (z = +10.7)"]
     assert found["our budget"].tolist() == ["10 CPU minutes, 1 run(s)", "", "10 CPU minutes, 1 run(s)"]
     folds = pd.DataFrame({"run": ["f_fold1", "f_fold2", "f_naive_fold1"], "data": "fundus", "model": "resnet18", "seed": 0, "accuracy": [0.8, 0.9, 0.99], "cpu_seconds": 60})
     folds["accuracy_without_flip"] = [0.8, 0.86, 0.99]
