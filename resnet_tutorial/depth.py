@@ -348,7 +348,7 @@ def hide_and_ask(
         frames.append(pd.DataFrame({"image": np.arange(len(images)), "hidden": name, "right": right, "confidence": confidence}))
     return pd.concat(frames, ignore_index=True)
 
-
+# %% ../nbs/10_depth_comparison.ipynb #b7be0109
 @torch.no_grad()
 def _answers(run, images, batch_size):
     "Logits of uint8 images, in float32."
@@ -406,7 +406,7 @@ def agreement_kinds(
         rows.append({"pairs": pairs, "relative_depth": place, **_bootstrap_pairs(grid, model, samples), "count": len(grid)})
     return pd.DataFrame(rows)
 
-
+# %% ../nbs/10_depth_comparison.ipynb #c064f19d
 def _bootstrap_pairs(grid, model, samples):
     "Mean and interval of a table of pairs (rows) and images: trainings of each model and images are drawn, not pairs, which share trainings."
     generator, drawn = np.random.default_rng(0), {}

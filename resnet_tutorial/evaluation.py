@@ -356,18 +356,16 @@ def evaluate(
     """Predict a split, write predictions.csv and report/ into the run folder, and return the scores.
 
     Other splits, the last weights and other data have names of their own (predictions_val.csv, predictions_last.csv,
-    predictions_on_<data>.csv), so that no result replaces one of another kind. Where answers were averaged over mirror
-    images, the column predicted_without_flip has those that were not. Of more than DRAWN_CLASSES classes the
-    figures show those with most mistakes; report/confusion.csv has every pair of classes that occurs, with its images."""
+    predictions_on_<data>.csv), so that no result replaces one of another kind. Where answers are averaged over mirror
+    images, predicted_without_flip has the plain ones. Of more than DRAWN_CLASSES classes the figures show those with
+    most mistakes; report/confusion.csv has every pair of classes that occurs, with its images."""
     predictions = predict(run, split, flip=flip)
     scores = score_predictions(predictions, run.class_names, split)
     if run.recipe.test_time_flip if flip is None else flip:
-        plain = predict(run, split, flip=False)
-        scores["accuracy_without_flip"] = float((plain.true == plain.predicted).mean())
-        predictions["predicted_without_flip"] = plain.predicted
+        predictions["predicted_without_flip"] = plain = predict(run, split, flip=False).predicted
+        scores["accuracy_without_flip"] = float((predictions.true == plain).mean())
     end = ("" if split == "test" else f"_{split}") + run.tag
-    table, text = names_csv(predictions), json.dumps(scores, indent=1).encode()
-    files = {f"predictions{end}.csv": table, f"report/scores{end}.json": text}
+    files = {f"predictions{end}.csv": names_csv(predictions), f"report/scores{end}.json": json.dumps(scores, indent=1).encode()}
     if len(run.class_names) > DRAWN_CLASSES:  # the figure shows some of them
         pairs = predictions.groupby(["true", "predicted"], sort=False).size().rename("images").reset_index()
         files[f"report/confusion{end}.csv"] = names_csv(pairs.sort_values("images", ascending=False, kind="stable"))

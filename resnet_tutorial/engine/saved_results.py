@@ -130,7 +130,7 @@ def z_of_difference(
     "By how many standard errors two accuracies differ, as if each had test images of its own (two-proportion z, unpooled)."
     return (ours - theirs) / ((ours * (1 - ours) + theirs * (1 - theirs)) / images) ** 0.5
 
-
+# %% ../../nbs/engine/saved_results.ipynb #7d2203a7
 def beside(table: pd.DataFrame, sources: pd.DataFrame) -> pd.DataFrame:  # the rows of `sources` with our best experiment
     """Each figure of a source beside our mean on that data with that network; runs called naive, which show a fault, do not count.
 
@@ -142,14 +142,12 @@ def beside(table: pd.DataFrame, sources: pd.DataFrame) -> pd.DataFrame:  # the r
         row = {"system": source.system, "network": source.network, "theirs": source.figure, "their budget": source.budget}
         row |= {PLAIN: "not run", MIRRORED: "", "difference": "", "our budget": ""}
         for found in same.sort_values("plain").tail(1).itertuples():
-            several = found.runs > 1
-            row[PLAIN] = percent(found.plain, found.plain_sd if several else None)
-            row[MIRRORED] = "" if pd.isna(found.mirrored) else percent(found.mirrored, found.mirrored_sd if several else None)
+            row[PLAIN] = percent(found.plain, found.plain_sd)
+            row[MIRRORED] = "" if pd.isna(found.mirrored) else percent(found.mirrored, found.mirrored_sd)
             row["our budget"] = f"{found.cpu_seconds / 60:.0f} CPU minutes, {found.runs} run(s)"
             if source.fair == "yes":
                 theirs, images = float(source.figure.split()[0]) / 100, int(table[table.data == source.data].images.iloc[0])
-                z = z_of_difference(found.plain, theirs, images)
-                row["difference"] = f"{100 * (found.plain - theirs):+.1f} (z = {z:+.1f})"
+                row["difference"] = f"{100 * (found.plain - theirs):+.1f} (z = {z_of_difference(found.plain, theirs, images):+.1f})"
         rows.append(row | {"fair?": source.fair, "what differs": source.differs})
     return pd.DataFrame(rows)
 

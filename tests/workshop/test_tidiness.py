@@ -113,3 +113,26 @@ def test_a_cell_that_becomes_part_of_a_module_has_at_most_25_lines_or_it_is_one_
             if len(cell.source.splitlines()) > 25 and not is_one_piece(cell.source) and not names & LONG_FUNCTIONS.keys():
                 long.append(f"{notebook.name}, cell {cell['id']}: {len(cell.source.splitlines())} lines")
     assert not long, "\n".join(long)
+
+# %% ../../nbs/workshop/tidiness.ipynb #902dc2de
+@skip_without("checkout")
+def test_the_citation_names_the_version_of_the_package():
+    import yaml
+
+    import resnet_tutorial
+
+    citation = yaml.safe_load((find_root() / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == resnet_tutorial.__version__
+
+# %% ../../nbs/workshop/tidiness.ipynb #9f05f2b5
+@skip_without("checkout")
+def test_every_action_of_a_workflow_is_pinned_to_a_commit_and_may_only_read():
+    import re
+
+    import yaml
+
+    for file in sorted((find_root() / ".github/workflows").glob("*.yml")):
+        workflow = yaml.safe_load(file.read_text(encoding="utf-8"))
+        used = [step["uses"] for job in workflow["jobs"].values() for step in job["steps"] if "uses" in step]
+        assert workflow["permissions"] == {"contents": "read"}, file.name
+        assert used and all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", name) for name in used), file.name
