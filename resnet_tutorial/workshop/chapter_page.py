@@ -6,6 +6,7 @@
 __all__ = ['attempt', 'save_notebook', 'plain_page', 'write_html', 'write_chapter', 'finish_notebook']
 
 # %% ../../nbs/workshop/chapter_page.ipynb #56a37746
+import configparser
 import copy
 import functools
 import html
@@ -21,7 +22,7 @@ from nbformat.v4 import new_notebook, new_output
 
 from ..engine.files import write_bytes
 from .captions import alternatives, put_alternatives
-from .folding import is_folded, title_of
+from .folding import is_folded, split_directives, title_of
 from .jobs import Job, untag_skipped
 from .outputs import mark_broken, numbers_of, place_of, source_ids
 from .parameters import load_notebook, reason_of
@@ -84,7 +85,18 @@ def _exporter() -> HTMLExporter:
 def _notebook_html(job: Job, notebook) -> str:
     "A notebook as HTML; the sources of folded cells open with a click."
     resources = {"metadata": {"path": str(job.path.parent), "name": job.path.stem}}
-    return _exporter().from_notebook_node(copy.deepcopy(notebook), resources)[0]
+    shown = copy.deepcopy(notebook)
+    for cell in shown.cells:
+        if cell.cell_type == "code":
+            cell.source = _without_directives(cell.source)
+    return _exporter().from_notebook_node(shown, resources)[0]
+
+
+def _without_directives(source: str) -> str:
+    "A cell as readers see it: what a `#| claim` says becomes a comment; other directives concern the build alone."
+    top, rest = split_directives(source)
+    said = [f"# Claim: {line.split(None, 2)[2]}" for line in top if line.startswith("#| claim ")]
+    return "\n".join([*said, *(line for line in top if line.startswith("%")), *rest])
 
 # %% ../../nbs/workshop/chapter_page.ipynb #2839850d
 def _mark_unprintable(job: Job, notebook) -> list[dict]:  # what, reason, and the cell
@@ -101,10 +113,23 @@ def _mark_unprintable(job: Job, notebook) -> list[dict]:  # what, reason, and th
     return broken
 
 # %% ../../nbs/workshop/chapter_page.ipynb #b42c1739
+def _followed(job: Job, link: re.Match) -> str:
+    "Where a link to a notebook leads: to the chapter's page beside this one, else to the source on the web; others stay as they are."
+    settings, home = configparser.ConfigParser(), job.root / "nbs"
+    target = (job.path.parent / f"{link[1]}.ipynb").resolve()
+    if target.parent == home.resolve() and re.match(r"\d", target.name):
+        return f'href="{target.stem}.html'
+    settings.read(job.root / "settings.ini", encoding="utf-8")
+    url, branch = (settings.get("DEFAULT", key, fallback="") for key in ("git_url", "branch"))
+    if not (url and branch and target.is_relative_to(home.resolve())):
+        return link[0]
+    return f'href="{url}/blob/{branch}/nbs/{target.relative_to(home.resolve()).as_posix()}'
+
+
 def write_chapter(job: Job, notebook) -> None:
     "Write a notebook's own page."
     page = _notebook_html(job, notebook)
-    page = re.sub(r'href="(\d\w*)\.ipynb', r'href="\1.html', page)  # links lead on to the pages beside it
+    page = re.sub(r'href="([\w./-]+)\.ipynb', functools.partial(_followed, job), page)
     alts = iter(alternatives(notebook.cells, job.path.stem))
     missing = r'(<div class="jp-Rendered(?:Image|SVG)[^>]*>\s*<img )alt="No description[^"]*"'  # the template knows no alternatives
     page = re.sub(missing, lambda found: f'{found[1]}alt="{html.escape(next(alts, ""))}"', page)

@@ -182,3 +182,18 @@ def test_the_source_of_a_folded_cell_opens_with_a_click_and_the_others_stand_ope
         page = (root / "out" / "00_a.html").read_text(encoding="utf-8")
     titles = re.findall(r"<details class=.folded.><summary>(.*?)</summary>", page)
     assert titles == ["A helper &amp; more"] and "set_up_notebook" not in page
+
+# %% ../../nbs/workshop/chapter_page.ipynb #e8c582d4
+def test_a_page_shows_what_a_claim_says_and_no_other_directive_and_its_links_lead_to_pages_or_to_the_web():
+    with mini_repo({"00_a": ["# Title", "#| export\nx = 1", "#| claim one is not two\nassert 1 != 2"]}) as root:
+        text = "[next](01_b.ipynb#part) [fit](engine/fit.ipynb) [map](index.ipynb) [elsewhere](https://example.org/c.ipynb)"
+        executed = nbformat.read(root / "nbs" / "00_a.ipynb", 4)
+        executed.cells.append(nbformat.v4.new_markdown_cell(text))
+        (root / "out").mkdir()
+        nbformat.write(executed, root / "out" / "00_a.ipynb")
+        finish_notebook(Job(root / "nbs" / "00_a.ipynb", root / "out", {}, set(), root))
+        page = (root / "out" / "00_a.html").read_text(encoding="utf-8")
+    assert "# Claim: one is not two" in page and "#| " not in page
+    links = re.findall(r'href="([^"]*(?:01_b|fit|index|/c)\.[^"]*)"', page)
+    assert links == ["01_b.html#part", "https://mini.example/git/blob/main/nbs/engine/fit.ipynb",
+                     "https://mini.example/git/blob/main/nbs/index.ipynb", "https://example.org/c.ipynb"]
