@@ -86,7 +86,7 @@ def _notebook_html(job: Job, notebook) -> str:
     resources = {"metadata": {"path": str(job.path.parent), "name": job.path.stem}}
     return _exporter().from_notebook_node(copy.deepcopy(notebook), resources)[0]
 
-
+# %% ../../nbs/workshop/chapter_page.ipynb #2839850d
 def _mark_unprintable(job: Job, notebook) -> list[dict]:  # what, reason, and the cell
     "Find the cells that nbconvert cannot convert, and replace what is broken in them by the reason."
     broken, ids = [], source_ids(job.path)
