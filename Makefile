@@ -1,21 +1,21 @@
-# Two commands for a new user: `make tutorial` and `make test`. Each sets up what it needs first.
+# Two commands for new users: `make tutorial` and `make test`. Each first installs what it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: tutorial test readers setup build clean
 
-tutorial: setup  ## execute notebooks 00 to 13 on drawn data; ends with the path of index.html
+tutorial: setup  ## execute notebooks 00 to 13 on drawn data; prints the path of index.html at the end
 	$(BIN)/resnet-tutorial execute
 
-test: setup  ## generated files, style, unit tests, notebooks as tests, notebooks through papermill
+test: setup  ## check generated files and style; run unit tests, notebooks as tests, notebooks with papermill
 	$(BIN)/resnet-tutorial build --check
 	$(BIN)/ruff check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 	OMP_NUM_THREADS=1 timeout 2400 $(BIN)/nbdev_test --n_workers 2 --flags needs
 	$(BIN)/resnet-tutorial execute --params recipes/parameters/quick.yaml
 
-readers: setup  ## every notebook as a reader runs it: without GPU, data, test libraries or settings
+readers: setup  ## run every notebook as a reader would: without a GPU, data, test libraries or settings
 	$(BIN)/python -m resnet_tutorial.workshop.as_reader
 
 setup: $(VENV)/ready

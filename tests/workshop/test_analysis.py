@@ -15,21 +15,21 @@ from resnet_tutorial.workshop.unet_csv import SUBJECTS, read_analysis, recommend
 
 
 def small_run(folder):
-    "A network of one epoch on drawn pictures, and its table."
+    "A network trained for one epoch on drawn images, and its table."
     data = {"n": 60, "size": 48, "split": [24, 8, 28]}
     run = fit(Recipe(name="tiny", data=data, image_size=48, epochs=1, batch_size=8, out_dir=f"{folder}/tiny"))
     return run, recommend_analysis(run.folder, run.recipe)
 
 # %% ../../nbs/workshop/analysis.ipynb #788d0a33
 def table_file(folder, **changes):
-    "A table with the source's keys."
+    "Write a table with the keys of the original program."
     rows = {"modelPath": "best.safetensors", "dataInfosPath": "None", "classNamePath": "None", "imageSize": "48", "resultsSubjects": "Accuracy"}
     path = Path(folder) / "x_analysis_recommended.csv"
     path.write_text("".join(f"{key},{value}\n" for key, value in (rows | changes).items() if value is not None), encoding="utf-8")
     return path
 
 # %% ../../nbs/workshop/analysis.ipynb #8d7da86b
-def test_a_table_that_training_recommends_can_be_read():
+def test_a_table_that_training_recommends_is_readable():
     with tempfile.TemporaryDirectory() as folder:
         tried, its_table = small_run(folder)
         found = read_analysis(its_table)
@@ -38,19 +38,19 @@ def test_a_table_that_training_recommends_can_be_read():
         assert found.subjects == SUBJECTS
 
 # %% ../../nbs/workshop/analysis.ipynb #28bcca56
-def test_only_the_subjects_that_are_asked_for_are_written_and_they_are_macro_averages():
+def test_only_the_requested_subjects_are_written_and_they_are_macro_averages():
     rows = pd.DataFrame({"true": ["a"] * 9 + ["b"], "predicted": ["a"] * 10})
     text = numerical_results(rows, ("Accuracy", "Sensitivity score"))
     assert text == "Accuracy: 0.900000\nSensitivity score: 0.500000\n"
     assert "F1 score: 0.47" in numerical_results(rows) and "support" in numerical_results(rows)
 
 # %% ../../nbs/workshop/analysis.ipynb #1e439325
-def test_the_most_confident_are_ordered_by_probability_and_all_of_them_are_right():
+def test_the_most_confident_predictions_are_correct_and_ordered_by_probability():
     rows = pd.DataFrame({"path": list("abcd"), "true": list("xxyx"), "predicted": list("xyyx"), "confidence": [0.7, 0.99, 0.95, 0.8]})
     assert most_confident(rows, 2).path.tolist() == ["c", "d"]
 
 # %% ../../nbs/workshop/analysis.ipynb #b33004ff
-def test_names_are_the_full_ones_of_the_synset_file_and_the_run_s_own_without_one():
+def test_names_are_the_full_ones_of_the_synset_file_or_without_a_file_the_run_s_own():
     from types import SimpleNamespace
 
     with tempfile.TemporaryDirectory() as folder:
@@ -64,7 +64,7 @@ def test_names_are_the_full_ones_of_the_synset_file_and_the_run_s_own_without_on
 
 # %% ../../nbs/workshop/analysis.ipynb #d9e143e8
 @pytest.mark.slow
-def test_an_analysis_writes_scores_curves_and_a_panel_for_each_of_the_most_confident():
+def test_an_analysis_writes_scores_curves_and_one_panel_for_each_of_the_most_confident_predictions():
     with tempfile.TemporaryDirectory() as folder:
         tried, its_table = small_run(folder)
         done = analyze(its_table, count=3)
@@ -75,7 +75,7 @@ def test_an_analysis_writes_scores_curves_and_a_panel_for_each_of_the_most_confi
 
 # %% ../../nbs/workshop/analysis.ipynb #6b3a23bd
 @pytest.mark.slow
-def test_a_size_that_is_not_the_runs_is_refused_and_a_kept_prediction_table_is_used():
+def test_an_image_size_that_differs_from_the_run_s_is_refused_and_a_saved_prediction_table_is_used():
     with tempfile.TemporaryDirectory() as folder:
         tried, its_table = small_run(folder)
         other = table_file(tried.folder, imageSize="64")
@@ -84,13 +84,13 @@ def test_a_size_that_is_not_the_runs_is_refused_and_a_kept_prediction_table_is_u
         kept = pd.DataFrame({"path": ["x"], "true": ["cat"], "predicted": ["dog"], "confidence": [0.9]})
         kept.to_csv(tried.folder / "kept.csv", index=False)
         assert analyze(table_file(tried.folder, dataInfosPath="kept.csv")).text == "Accuracy: 0.000000\n"
-        with pytest.raises(ValueError, match="no prediction table of this run"):
+        with pytest.raises(ValueError, match="not a prediction table of this run"):
             kept.assign(true="cow").to_csv(tried.folder / "kept.csv", index=False)
             analyze(table_file(tried.folder, dataInfosPath="kept.csv"))
 
 # %% ../../nbs/workshop/analysis.ipynb #0b68de39
 @pytest.mark.slow
-def test_classes_that_look_like_numbers_or_nothing_or_commands_go_through_training_and_scores_and_analysis_and_saved_results():
+def test_class_names_that_look_like_numbers_or_missing_values_or_commands_survive_training_and_scoring_and_analysis_and_saving():
     import warnings
 
     from data_prep import prepare
@@ -116,10 +116,10 @@ def test_classes_that_look_like_numbers_or_nothing_or_commands_go_through_traini
             assert set(read_names_csv(keep_run(tried.folder, f"{folder}/results") / "predictions.csv").true) == set(odd)
 
 # %% ../../nbs/workshop/analysis.ipynb #73807b95
-def test_the_overlay_keeps_the_colours_of_the_picture_where_the_map_is_dark():
+def test_the_overlay_preserves_the_colours_of_the_image_where_the_map_is_dark():
     from resnet_tutorial.cam import overlay
 
     image = torch.zeros(3, 8, 8, dtype=torch.uint8)
-    image[0] = 200  # red, not blue: a picture read with its channels swapped would show
+    image[0] = 200  # red, not blue: swapped channels would be noticed
     blend = overlay(image, torch.zeros(8, 8), 0.3)
     assert blend[0].mean() > 0.5 and blend[2].mean() < 0.05

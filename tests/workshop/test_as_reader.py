@@ -30,7 +30,7 @@ assert os.path.basename(os.path.expanduser("~")) == "home" and os.path.isfile("a
 
 
 def notebook_of(folder, *cells):
-    "A stored notebook of cells, given as (source, number of stored figures)."
+    "Store a notebook with these cells, each given as (source, number of stored figures)."
     made = []
     for source, figures in cells:
         outputs = [new_output("display_data", data={"image/png": "aa=="})] * figures
@@ -40,18 +40,18 @@ def notebook_of(folder, *cells):
 
 # %% ../../nbs/workshop/as_reader.ipynb #f9af4949
 @pytest.mark.slow
-def test_a_reader_s_kernel_passes_over_test_cells_and_has_neither_peers_nor_settings_nor_a_graphics_card():
+def test_a_reader_s_kernel_skips_test_cells_and_has_neither_peer_libraries_nor_settings_nor_a_graphics_card():
     with tempfile.TemporaryDirectory() as folder:
         environment = empty_machine(Path(folder) / "machine")
         path = notebook_of(Path(folder), (SET_UP, 0), (ABSENT_HERE, 0), ("#| test a\nassert False", 0), ("#| test_setup\nimport timm", 0),
                            ("import matplotlib.pyplot as plt\nplt.plot([1])\nplt.show()", 1), ("#| claim b\nassert True", 0),
                            ("%%time\n# why\n#| test c\nreturn 1", 0), ("#| test d\nawait nothing", 0))
         assert run_as_reader(path, environment) == []
-        assert nbformat.read(path, 4).cells[4].outputs[0].data["image/png"] == "aa=="  # the notebook itself is left alone
+        assert nbformat.read(path, 4).cells[4].outputs[0].data["image/png"] == "aa=="  # the notebook itself is unchanged
 
 # %% ../../nbs/workshop/as_reader.ipynb #baea7feb
 @pytest.mark.slow
-def test_a_cell_that_fails_for_readers_and_a_figure_that_is_gone_are_reported():
+def test_a_cell_that_fails_for_readers_and_a_missing_figure_are_reported():
     with tempfile.TemporaryDirectory() as folder:
         environment = empty_machine(Path(folder) / "machine")
         (problem,) = run_as_reader(notebook_of(Path(folder), (SET_UP, 0), ("#| claim a\nassert 1 == 2", 0)), environment)

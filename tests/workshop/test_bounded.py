@@ -9,26 +9,26 @@ from resnet_tutorial.workshop.execution import execute_notebooks
 from resnet_tutorial.workshop.mini_repository import mini_repo, texts_of
 
 # %% ../../nbs/workshop/bounded.ipynb #afed1436
-def test_a_stream_is_cut_where_a_cell_or_a_notebook_has_printed_enough_and_the_next_cell_may_print_again():
+def test_a_stream_is_cut_at_the_limits_of_the_cell_and_the_notebook_and_the_next_cell_may_print_again():
     def stream(text):
         return {"msg_type": "stream", "content": {"name": "stdout", "text": text}}
 
     bound, large = OutputBound(), "x" * (CELL_LIMIT // 2)
     assert [bound.take(stream(large), 0) == stream(large) for _ in range(2)] == [True, True]
     cut = bound.take(stream("more"), 0)["content"]["text"]
-    assert cut == "\n[the rest of this output is left out: a cell may print 1,000,000 characters]\n" and bound.take(stream("more"), 0) is None
+    assert cut == "\n[the rest of this output is omitted: a cell may print 1,000,000 characters]\n" and bound.take(stream("more"), 0) is None
     assert bound.take(stream("short"), 1) == stream("short")
     told = [bound.take(stream("x" * 3 * CELL_LIMIT), cell)["content"]["text"] for cell in range(2, 20)]
     assert sum(text.count("x") for text in told) <= NOTEBOOK_LIMIT and "a notebook may print 10,000,000" in told[-1]
 
 # %% ../../nbs/workshop/bounded.ipynb #6e903c11
-def test_a_figure_or_an_error_that_is_too_large_becomes_a_sentence_and_others_stay_as_they_are():
+def test_a_figure_that_is_too_large_is_replaced_and_an_error_that_is_too_long_is_shortened_and_others_are_unchanged():
     def shown(size):
         return {"msg_type": "display_data", "content": {"data": {"image/png": "x" * size, "application/json": {"a": ["y", 1]}}, "metadata": {}}}
 
     bound = OutputBound()
     assert bound.take(shown(1000), 0) == shown(1000)
-    assert bound.take(shown(NOTEBOOK_LIMIT), 0)["content"]["data"] == {"text/plain": "[an output of 10,000,009 characters is left out: 10,000,000 are kept of one output, 50,000,000 of all]"}
+    assert bound.take(shown(NOTEBOOK_LIMIT), 0)["content"]["data"] == {"text/plain": "[an output of 10,000,009 characters is omitted: the limit is 10,000,000 for one output and 50,000,000 for all]"}
     kept = [bound.take(shown(9_000_000), 0)["content"]["data"].keys() for _ in range(7)]
     assert [("image/png" in keys) for keys in kept] == [True] * 5 + [False] * 2
     error = {"msg_type": "error", "content": {"ename": "E", "evalue": "x" * 10**7, "traceback": ["y" * 10**7, "z"]}}
@@ -37,7 +37,7 @@ def test_a_figure_or_an_error_that_is_too_large_becomes_a_sentence_and_others_st
 
 # %% ../../nbs/workshop/bounded.ipynb #a28f9402
 @pytest.mark.slow
-def test_two_hundred_megabytes_of_output_make_small_files_and_an_endless_output_keeps_the_budget():
+def test_two_hundred_megabytes_of_output_make_small_files_and_endless_output_stops_at_the_time_budget():
     once = "for _ in range(200):\n    print(('y' * 99 + '\\n') * 10_000, end='')"
     endless = "while True:\n    print('z' * 10_000)"
     raising = "raise ValueError('w' * 2_000_000)"

@@ -14,20 +14,20 @@ PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA6
 
 
 def figure_cell(caption, alternative="A line that rises", id="f1", outputs=1):
-    "A figure cell as it stands in the file of a notebook."
+    "A figure cell as it is stored in a notebook's file."
     source = f"#| fig-cap: {caption}\n#| fig-alt: {alternative}\nplot()"
     shown = [{"output_type": "display_data", "data": {"image/png": PNG, "text/plain": "x"}, "metadata": {}} for _ in range(outputs)]
     return {"cell_type": "code", "id": id, "metadata": {}, "source": source.splitlines(keepends=True), "outputs": shown}
 
 # %% ../../nbs/workshop/captions.ipynb #f9da4643
-def test_what_a_figure_shows_is_read_from_directives_only_and_without_quotes():
+def test_a_caption_is_read_from_directives_only_and_without_its_quotes():
     cell = figure_cell('"A: b"', "'Two' <dots>")
     assert said_of(cell) == {"fig-cap": "A: b", "fig-alt": "'Two' <dots>"}
     cell["source"] = ["x = '''\n", "#| fig-cap: In a text\n", "'''"]
     assert said_of(cell) == {} and said_of({"cell_type": "markdown", "source": "#| fig-cap: A"}) == {}
 
 # %% ../../nbs/workshop/captions.ipynb #3d4ba513
-def test_captions_stand_below_their_figures_with_the_number_of_the_chapter_and_follow_them_through_every_change():
+def test_captions_stand_below_their_figures_with_the_chapter_s_number_and_follow_every_change_of_the_figures():
     cells = [figure_cell("A line", id="f1"), {"cell_type": "markdown", "id": "t", "metadata": {}, "source": "text"}, figure_cell("Is a *b*?", id="f2")]
     put_captions(cells, "09")
     assert [cell["id"] for cell in cells] == ["f1", "f1-cap", "t", "f2", "f2-cap"] and is_caption(cells[1]) and not is_caption(cells[2])
@@ -44,7 +44,7 @@ def test_captions_stand_below_their_figures_with_the_number_of_the_chapter_and_f
     assert [cell["id"] for cell in cells] == ["f1", "t"]
 
 # %% ../../nbs/workshop/captions.ipynb #e70ed049
-def test_a_caption_that_ends_its_own_sentence_gets_no_second_full_stop():
+def test_a_caption_that_ends_with_a_full_stop_gets_no_second_one():
     ends = {"A line": "A line.", "A line.": "A line.", "Is it?": "Is it?", "A line. (In red.)": "A line. (In red.)", "A line (in red)": "A line (in red).",
             'It says "no."': 'It says "no."'}
     for caption, written in ends.items():
@@ -73,7 +73,7 @@ def test_the_build_writes_captions_and_a_check_refuses_one_that_was_changed_or_m
     nbformat.validate(good)
 
 # %% ../../nbs/workshop/captions.ipynb #fec23921
-def test_all_images_of_a_cell_get_its_alternative_text_and_others_one_for_a_page_only():
+def test_all_images_of_a_cell_get_its_alternative_text_and_images_without_one_get_a_number_for_the_page_only():
     silent = {"cell_type": "code", "id": "s", "metadata": {}, "source": "plot()", "outputs": figure_cell("A")["outputs"]}
     cells = [figure_cell("A", "'Two' dots", outputs=2), silent]
     cells[0]["outputs"].append({"output_type": "stream", "name": "stdout", "text": "x"})
@@ -88,7 +88,7 @@ def test_all_images_of_a_cell_get_its_alternative_text_and_others_one_for_a_page
     assert alternatives(cells, "Plots") == ["'Two' dots", "'Two' dots", "Figure 3 of Plots"]
 
 # %% ../../nbs/workshop/captions.ipynb #891b4836
-def test_a_page_that_nbconvert_makes_of_a_built_notebook_has_captions_and_alternative_texts():
+def test_the_page_that_nbconvert_makes_of_a_built_notebook_has_captions_and_alternative_texts():
     with mini_repo({"09_maps": ["# Maps\n\n> Pictures", "#| default_exp maps", "#| export\nx = 1", PLOT_CELL]}) as root:
         path = root / "nbs" / "09_maps.ipynb"
         notebook = nbformat.read(path, 4)
@@ -102,7 +102,7 @@ def test_a_page_that_nbconvert_makes_of_a_built_notebook_has_captions_and_altern
     assert "<em>Figure 9.1. A line.</em>" in page
 
 # %% ../../nbs/workshop/captions.ipynb #3152856c
-def test_an_executed_copy_and_its_page_and_outputs_that_are_kept_have_captions_and_alternative_texts_once():
+def test_an_executed_copy_and_its_page_and_the_saved_outputs_have_each_caption_and_alternative_text_once():
     with mini_repo({"09_maps": ["# Maps\n\n> Pictures", "#| default_exp maps", "#| export\n#@title One\nx = 1", PLOT_CELL, "#| test a\nassert 1"]}) as root:
         build(root)
         path, out = root / "nbs" / "09_maps.ipynb", root / "out"

@@ -28,19 +28,19 @@ def test_what_a_function_body_does_not_allow_is_refused():
         as_test("# nothing but a comment", "a comment")
 
 # %% ../../nbs/workshop/cells.ipynb #4454a418
-def test_each_mistake_in_a_cell_is_refused_with_notebook_cell_and_reason():
+def test_each_mistake_in_a_cell_is_refused_with_the_notebook_and_the_cell_and_the_reason():
     mistakes = {
         "#| exprot\nx = 1": "unknown directive 'exprot'",
         "#| test\nassert True": "needs a name",
         "#| test ...\nassert True": "needs a name",
         "#| test a\n#| export\nassert True": "export and test exclude each other",
-        "#| export other\nx = 1": "takes nothing behind it; got 'other'",
+        "#| export other\nx = 1": "takes no argument; got 'other'",
         "#| prep ../evil\nx = 1": "needs one module name",
         "#| prep\nx = 1": "needs one module name",
-        "#| hide\n\n#| hide\nx = 1": "'hide' stands there twice",
-        "#| test a\n#| test b\nassert True": "'test' stands there twice",
-        "#| test a\n#| eval: false\nassert True": "cannot carry `eval:`",
-        "x = 1\n#| export\ny = 1": "stands below code",
+        "#| hide\n\n#| hide\nx = 1": "'hide' is given twice",
+        "#| test a\n#| test b\nassert True": "'test' is given twice",
+        "#| test a\n#| eval: false\nassert True": "cannot have `eval:`",
+        "x = 1\n#| export\ny = 1": "is below code",
         "# why\n#| test a\nassert True": "below a comment",
         "%%time\n# | test a\nassert True": "must be plain Python",
         "#| hide\n# why\n#|export\nx = 1": "below a comment",
@@ -48,8 +48,8 @@ def test_each_mistake_in_a_cell_is_refused_with_notebook_cell_and_reason():
         "#| slow\nx = 1": "`#| slow` is for `#| test` cells",
         "#| export\n#| needs timm\nx = 1": "`#| needs` is for `#| test` cells",
         "#| claim a\n#| cuda\nassert True": "`#| cuda` is for `#| test` cells",
-        "#| test a\n#| cuda two\nassert True": "takes the number of devices or nothing; got 'two'",
-        "#| test a\n#| needs\nassert True": "takes names out of captum,",
+        "#| test a\n#| cuda two\nassert True": "takes the number of devices or no argument; got 'two'",
+        "#| test a\n#| needs\nassert True": "takes one or more of captum,",
         "#| test a\n#| needs tim\nassert True": "got 'tim'",
         "#| test a\n#| need timm\nassert True": "unknown directive 'need'",
         "#| export\ndef broken(:\n    pass": "line 2 of the cell",
@@ -65,6 +65,6 @@ def test_each_mistake_in_a_cell_is_refused_with_notebook_cell_and_reason():
         assert reason in str(error.value), (reason, str(error.value))
 
 # %% ../../nbs/workshop/cells.ipynb #cdf0ede2
-def test_what_ipython_adds_is_allowed_in_cells_that_stay_in_the_notebook():
+def test_the_syntax_that_ipython_adds_is_allowed_in_cells_that_stay_in_the_notebook():
     with mini_repo({"01_data": [*DATA, "%matplotlib inline\n!true", "import asyncio\nawait asyncio.sleep(0)"]}) as root:
         assert build(root)

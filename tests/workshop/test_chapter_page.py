@@ -20,19 +20,19 @@ from resnet_tutorial.workshop.outputs import NUMBER_MIME, as_data_uri
 
 # %% ../../nbs/workshop/chapter_page.ipynb #8a56eed1
 def image_text(image, kind="PNG", cut=None, **options):
-    "An image as kernels send it; `cut` drops bytes at the end."
+    "Encode an image as kernels send it; a negative `cut` drops bytes at the end."
     file = io.BytesIO()
     image.save(file, kind, **options)
     return base64.b64encode(file.getvalue()[:cut]).decode()
 
 
 def sends(data):
-    "A cell that sends this MIME bundle."
+    "Return the source of a cell that sends this MIME bundle."
     return f"from IPython.display import display\ndisplay({data!r}, raw=True)"
 
 
 def finished(cells, outputs):
-    "What `finish_notebook` makes of a notebook whose executed copy holds these outputs, one list a cell; and its page."
+    "Finish a notebook whose executed copy has these outputs, one list per cell; return the result and the page."
     with mini_repo({"00_a": cells}) as root:
         copy = nbformat.read(root / "nbs" / "00_a.ipynb", 4)
         for cell, held in zip(copy.cells, outputs, strict=True):
@@ -48,21 +48,21 @@ RED = Image.new("RGB", (30, 20), "red")
 # %% ../../nbs/workshop/chapter_page.ipynb #3dc30cfd
 BROKEN = {
     "not base64": {"image/png": "hello, world!"},
-    "these 7 bytes are no image": {"image/png": base64.b64encode(b"garbage").decode()},
+    "these 7 bytes are not an image": {"image/png": base64.b64encode(b"garbage").decode()},
     "damaged, OSError: image file is truncated": {"image/png": image_text(RED, cut=-30)},
     "it is empty": {"image/png": ""},
     "damaged": {"image/jpeg": base64.b64encode(b"\xff\xd8\xff\xe0garbage").decode()},
     "not well-formed": {"image/svg+xml": "<svg><"},
     "outermost element is not svg": {"image/svg+xml": "<html xmlns='http://www.w3.org/1999/xhtml'/>"},
-    "expected a name and a value, found {'name': 'x'}": {NUMBER_MIME: {"name": "x"}},
-    "expected a name and a value, found [1]": {NUMBER_MIME: [1]},
+    "expected a mapping with a name and a value, found {'name': 'x'}": {NUMBER_MIME: {"name": "x"}},
+    "expected a mapping with a name and a value, found [1]": {NUMBER_MIME: [1]},
     "its name is 3; expected a text": {NUMBER_MIME: {"name": 3, "value": 1}},
     "'x' is None; expected a number": {NUMBER_MIME: {"name": "x", "value": None}},
     "'x' is [1]; expected a number": {NUMBER_MIME: {"name": "x", "value": [1]}},
 }
 
 # %% ../../nbs/workshop/chapter_page.ipynb #bc22e467
-def test_a_broken_output_is_the_problem_of_its_notebook_alone_and_is_named_with_cell_and_reason():
+def test_a_broken_output_affects_only_its_notebook_and_is_named_with_its_cell_and_the_reason():
     cells = {f"{n:02}_bad": ["x = 1", sends(data), "print('afterwards')"] for n, data in enumerate(list(BROKEN.values())[::3])}
     with mini_repo({**cells, "50_good": ["# Good", PLOT_CELL, NUMBER_CELL, "report('answer', 42)"]}) as root:
         lines = []
@@ -79,14 +79,14 @@ def test_a_broken_output_is_the_problem_of_its_notebook_alone_and_is_named_with_
     assert any("broken: a figure (image/png): not base64" in line for line in lines)
 
 # %% ../../nbs/workshop/chapter_page.ipynb #8f71a3c3
-def test_every_kind_of_broken_output_is_told_with_its_reason():
+def test_every_kind_of_broken_output_is_reported_with_its_reason():
     for reason, data in BROKEN.items():
         found, page = finished(["x"], [[{"output_type": "display_data", "data": data, "metadata": {}}]])
         assert [fault["cell"] for fault in found["broken"]] == [1] and reason in found["broken"][0]["reason"], (reason, found)
         assert "is broken: " in page
 
 # %% ../../nbs/workshop/chapter_page.ipynb #59ddf8a5
-def test_images_that_browsers_or_webp_do_not_know_are_converted_and_not_called_broken():
+def test_images_in_modes_that_browsers_or_webp_do_not_support_are_converted_and_not_reported_as_broken():
     deep = Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100)
     good = [image_text(RED.convert("CMYK"), "JPEG"), image_text(deep), image_text(RED.convert("LA")), image_text(RED.convert("1"))]
     good += [image_text(RED.convert("P"), transparency=0), image_text(Image.new("L", (20_000, 2))), image_text(Image.new("1", (9_500, 9_500)))]
@@ -99,7 +99,7 @@ def test_images_that_browsers_or_webp_do_not_know_are_converted_and_not_called_b
     assert found["broken"] == []
 
 # %% ../../nbs/workshop/chapter_page.ipynb #899327c0
-def test_a_script_in_an_svg_is_shown_in_an_image_where_browsers_do_not_run_it():
+def test_an_svg_with_a_script_is_shown_as_an_image_in_which_browsers_do_not_run_the_script():
     svg = "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
     with mini_repo({"00_a": [sends({"image/svg+xml": svg})]}) as root:
         assert execute_notebooks([], out=root / "out", root=root, say=str)["status"] == "ok"
@@ -107,25 +107,25 @@ def test_a_script_in_an_svg_is_shown_in_an_image_where_browsers_do_not_run_it():
     assert "data:image/svg+xml;base64," in page and "<script>alert" not in page
 
 # %% ../../nbs/workshop/chapter_page.ipynb #38e81e8b
-def test_numbers_that_json_does_not_know_that_are_huge_or_carry_html_reach_the_page_as_text():
+def test_numbers_that_json_cannot_hold_or_that_are_huge_or_contain_html_reach_the_page_as_text():
     cells = [NUMBER_CELL, "report('nan', float('nan'))\nreport('inf', -float('inf'))\nreport('huge', 10**400)\nreport('<b>x</b>', '<i>' * 200)"]
     with mini_repo({"00_a": cells}) as root:
         summary = execute_notebooks([], out=root / "out", root=root, say=str)
         page = (root / "out" / "index.html").read_text(encoding="utf-8")
-        kept = json.loads((root / "out" / "summary.json").read_text(encoding="utf-8"), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        kept = json.loads((root / "out" / "summary.json").read_text(encoding="utf-8"), parse_constant=lambda name: pytest.fail(f"{name} is not valid JSON"))
     assert summary["status"] == "ok" and kept["notebooks"][0]["numbers"]["huge"] == 10**400
     assert kept["notebooks"][0]["numbers"]["inf"] == "-inf" and "<td>1.000e+400</td>" in page
     assert "&lt;b&gt;x&lt;/b&gt;" in page and "<i>" not in page and "<b>x" not in page
 
 # %% ../../nbs/workshop/chapter_page.ipynb #747c84db
-def test_a_name_that_is_published_twice_with_two_values_is_broken_and_with_one_value_is_not():
+def test_a_name_that_is_published_twice_with_different_values_is_broken_and_with_the_same_value_is_not():
     number = lambda value: [{"output_type": "display_data", "data": {NUMBER_MIME: {"name": "x", "value": value}}, "metadata": {}}]  # noqa: E731
     assert finished(["x", "y"], [number(1), number(1)])[0] == {"numbers": {"x": 1}, "broken": []}
     found, _ = finished(["x", "y"], [number(1), number(2)])
     assert found["broken"][0]["cell"] == 2 and "'x' was published twice, as 1 and as 2" in found["broken"][0]["reason"]
 
 # %% ../../nbs/workshop/chapter_page.ipynb #c91dea01
-def test_outputs_that_no_notebook_should_hold_do_not_stop_the_report():
+def test_outputs_that_no_notebook_should_contain_do_not_stop_the_report():
     odd = [
         {"output_type": "display_data"}, {"output_type": "display_data", "data": None, "metadata": {}}, "text", None,
         {"output_type": "stream", "text": "\ud800 \udcff \x00 \x1b[31mred"}, {"output_type": "error"}, {"data": []}, {},
@@ -139,7 +139,7 @@ def test_outputs_that_no_notebook_should_hold_do_not_stop_the_report():
         assert all(fault["reason"] for fault in found["broken"])
 
 # %% ../../nbs/workshop/chapter_page.ipynb #59c6acd0
-def test_a_cell_that_cannot_become_a_page_leaves_the_rest_of_its_page_alone():
+def test_a_cell_that_cannot_be_converted_does_not_affect_the_rest_of_its_page():
     cells = ["# Title\n\n![gone](attachment:gone.png)", "x = 1", sends({"image/png": image_text(RED)})[:-1] + ", metadata={'image/png': 'x'})"]
     with mini_repo({"00_a": [*cells, "print('still here')"], "01_b": ["x = 1"]}) as root:
         first, second = execute_notebooks([], out=root / "out", root=root, say=str)["notebooks"]
@@ -149,9 +149,9 @@ def test_a_cell_that_cannot_become_a_page_leaves_the_rest_of_its_page_alone():
     assert "missing attachment: gone.png" in page and "still here" in page
 
 # %% ../../nbs/workshop/chapter_page.ipynb #57e96f17
-def test_a_missing_or_unreadable_executed_copy_is_told_and_old_outputs_never_pass_for_new_ones():
+def test_a_missing_or_unreadable_executed_copy_is_reported_and_old_outputs_never_pass_for_new_ones():
     def leave(content):
-        "A papermill that leaves this behind."
+        "Return a stand-in for papermill that leaves this content behind."
         def execute_notebook(notebook, path, *arguments, **options):
             if content is not None:
                 path.write_text(content, encoding="utf-8")
@@ -170,7 +170,7 @@ def test_a_missing_or_unreadable_executed_copy_is_told_and_old_outputs_never_pas
             assert "the executed notebook is broken" in page and "from long ago" not in page + chapter
 
 # %% ../../nbs/workshop/chapter_page.ipynb #fbc871f0
-def test_the_source_of_a_folded_cell_opens_with_a_click_and_the_others_stand_open():
+def test_the_source_of_a_folded_cell_opens_with_a_click_and_the_others_are_open():
     with mini_repo({"00_a": ["# Title", "#@title A helper & more\nx = 1", "y = 1"]}) as root:
         executed = nbformat.read(root / "nbs" / "00_a.ipynb", 4)
         next(cell for cell in executed.cells if "A helper" in cell.source).metadata["jupyter"] = {"source_hidden": True}

@@ -18,7 +18,7 @@ TEXTS = {"references": "## References\n\n* Nobody, *Nothing*, 2020, https://doi.
 
 
 def broken(rule, *cells, name="02_data", first=FIRST, exceptions=None):
-    "The problems that a rule finds in a chapter of these cells; TEXT before a Markdown cell, figures with stored images."
+    "List what a rule finds in a chapter of these cells; TEXT marks a Markdown cell, and plot cells have a stored image."
     with mini_repo({name: [first, "#| default_exp data", "#| export\nx = 1"]}) as root:
         path = root / "nbs" / f"{name}.ipynb"
         book = json.loads(path.read_bytes())
@@ -32,7 +32,7 @@ def broken(rule, *cells, name="02_data", first=FIRST, exceptions=None):
         return broken_rules(root / "nbs", rule, exceptions or {})
 
 # %% ../../nbs/workshop/chapter_rules.ipynb #26237b52
-def test_a_first_figure_that_comes_too_late_and_figures_without_words_are_told():
+def test_a_first_figure_that_comes_too_late_and_figures_without_texts_are_reported():
     lines = "\n".join(["x = 1"] * 20)
     assert broken("first figure", lines, lines, PLOT_CELL) == []
     assert broken("first figure", lines, lines, lines, PLOT_CELL) == ["nbs/02_data.ipynb: the first figure comes after 64 visible lines of code; 60 are allowed"]
@@ -44,7 +44,7 @@ def test_a_first_figure_that_comes_too_late_and_figures_without_words_are_told()
                                                              "1) lacks `#| fig-alt:`", "1) has an image without alternative text"]
 
 # %% ../../nbs/workshop/chapter_rules.ipynb #242b9ff2
-def test_references_without_a_link_and_a_missing_time_and_tests_outside_of_their_section_are_told():
+def test_references_without_a_link_and_a_missing_time_and_tests_outside_their_section_are_reported():
     assert broken("references", "TEXT" + TEXTS["references"], "TEXT## Next\n\nold") == []
     assert "has no section" in broken("references", "TEXT[a](https://x.org)")[0]
     assert "no reference has a link" in broken("references", "TEXT## References\n\n* Nobody, 2020\n\n## Next\n\nold")[0]
@@ -52,11 +52,11 @@ def test_references_without_a_link_and_a_missing_time_and_tests_outside_of_their
     tests = ["#| test_setup\nimport os", "#| test a\nassert True"]
     assert broken("tests", "#| claim one is one\nassert 1 == 1", "TEXT" + TEXTS["tests"], *tests, "TEXT### More", "#| test b\nassert True") == []
     told = broken("tests", tests[0], "TEXT## Maps", tests[1], "TEXT" + TEXTS["tests"])
-    assert told == ["nbs/02_data.ipynb: 2 test cells stand outside of the section `## Tests`, where 0 are allowed; "
+    assert told == ["nbs/02_data.ipynb: 2 test cells are outside the section `## Tests`, where 0 are allowed; "
                     "the first is cell 4 (id n0), above the first section"]
 
 # %% ../../nbs/workshop/chapter_rules.ipynb #f217b92b
-def test_cells_with_too_many_visible_lines_and_chapters_of_an_unusual_size_are_told():
+def test_cells_with_too_many_visible_lines_and_chapters_of_an_unusual_size_are_reported():
     long = "\n".join(["x = 1"] * 26)
     assert broken("cells", f"#@title A helper\n{long}", long[:-6], f"#| test a\n{long}") == []
     assert broken("cells", long)[0].endswith("cell 4 (id n0) has 26 visible lines; 25 are allowed")
@@ -102,7 +102,7 @@ def test_every_chapter_states_how_long_it_takes():
 
 # %% ../../nbs/workshop/chapter_rules.ipynb #be72950f
 @skip_without("checkout")
-def test_the_tests_of_every_chapter_stand_together_in_their_section():
+def test_the_tests_of_every_chapter_are_together_in_their_section():
     all_keep("tests")
 
 # %% ../../nbs/workshop/chapter_rules.ipynb #f681a8b4
@@ -116,7 +116,7 @@ def test_chapters_01_to_13_have_25_to_50_code_cells_and_1_500_to_3_500_words():
     all_keep("size")
 
 # %% ../../nbs/workshop/chapter_rules.ipynb #bf2315ac
-def test_every_exception_is_from_a_rule_that_exists():
+def test_every_exception_is_to_a_rule_that_exists():
     from resnet_tutorial.workshop.chapter_rules import EXCEPTIONS
 
     assert {rule for rule, _ in EXCEPTIONS} <= {*RULES} and all(EXCEPTIONS.values())

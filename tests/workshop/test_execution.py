@@ -29,11 +29,11 @@ from resnet_tutorial.workshop.mini_repository import PARAMETERS_CELL, PLOT_CELL,
 
 # %% ../../nbs/workshop/execution.ipynb #aaf95888
 def start_execution(root):
-    "Begin an execution in a process of its own; its exit code is 130 when it was interrupted."
+    "Start an execution in a separate process; its exit code is 130 if it was interrupted."
     code = "import sys; from resnet_tutorial.workshop.execution import execute_notebooks; s = execute_notebooks([], out='out', root='.'); "
     code += "sys.exit(130 if s['status'] == 'interrupted' else 1)"
     options = {"cwd": root, "env": same_imports(), "stdout": subprocess.DEVNULL}
-    listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  jobs in the background inherit a deaf ear
+    listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  background jobs inherit an ignored SIGINT
     return subprocess.Popen([sys.executable, "-c", code], preexec_fn=listen, **options)
 
 
@@ -45,7 +45,7 @@ def wait_for_number(path, seconds=120):
     return int(path.read_text(encoding="utf-8"))
 
 # %% ../../nbs/workshop/execution.ipynb #4295c0bf
-def test_an_interrupted_execution_leaves_no_kernel_and_says_what_was_done():
+def test_an_interrupted_execution_leaves_no_kernel_and_reports_what_was_done():
     sleeper = "import os, time\n\nwith open('pid', 'w') as file:\n    _ = file.write(str(os.getpid()))\n\ntime.sleep(600)"
     tiny = {"00_quick": ["x = 1"], "01_sleeps": [sleeper], "02_never": ["x = 2"]}
     with mini_repo(tiny) as first, mini_repo(tiny) as second:
@@ -87,7 +87,7 @@ sys.exit(130 if summary["status"] == "interrupted" else 1)
 
 # %% ../../nbs/workshop/execution.ipynb #d51e05ee
 def struck(root, place, name, number):
-    "The exit code, summary and page of an execution that gets a signal twice at this step."
+    "Return the exit code, summary and page of an execution that receives a signal twice at this step."
     listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
     code = subprocess.run([sys.executable, "-c", STRIKE, place, name, str(int(number))], cwd=root, env=same_imports(), preexec_fn=listen).returncode
     assert list((root / "out").glob(".*.part")) == []
@@ -95,7 +95,7 @@ def struck(root, place, name, number):
 
 # %% ../../nbs/workshop/execution.ipynb #47653302
 @pytest.mark.slow
-def test_a_signal_at_any_step_of_the_report_ends_the_execution_as_interrupted_with_summary_and_page():
+def test_a_signal_at_any_step_of_the_report_ends_the_execution_as_interrupted_with_a_summary_and_a_page():
     steps = [("kernels.KernelWatch", "stop"), ("one_notebook", "finish_notebook"), ("chapter_page", "save_notebook")]
     steps += [("chapter_page", "write_chapter"), ("report_page", "card_of"), ("report_page", "write_page"), ("report_page.Report", "write")]
     steps += [("report_page.Report", "end"), ("chapter_page", "write_bytes"), ("one_notebook", "error_entry"), ("execution", "execute_one")]
@@ -110,14 +110,14 @@ def test_a_signal_at_any_step_of_the_report_ends_the_execution_as_interrupted_wi
             assert len(summary["notebooks"]) == done, name
 
 # %% ../../nbs/workshop/execution.ipynb #ab68e070
-def test_a_signal_while_the_page_is_written_ends_the_execution_as_interrupted_with_summary_and_page():
+def test_a_signal_while_the_page_is_written_ends_the_execution_as_interrupted_with_a_summary_and_a_page():
     with mini_repo({"00_a": ["x = 1"], "01_b": ["x = 1"]}) as root:
         code, summary, page = struck(root, "report_page", "card_of", signal.SIGTERM)
         assert (code, summary["status"], len(summary["notebooks"])) == (130, "interrupted", 1)
         assert "Interrupted after 1 of 2 notebooks" in page and "not executed" in page
 
 # %% ../../nbs/workshop/execution.ipynb #e04433be
-def test_while_an_execution_is_at_work_and_after_it_was_killed_summary_and_page_say_executing_and_name_the_process():
+def test_during_an_execution_and_after_it_was_killed_the_summary_and_the_page_say_executing_and_name_the_process():
     sleeper = "import os, time\n\nwith open('pid', 'w') as file:\n    _ = file.write(str(os.getpid()))\n\ntime.sleep(600)"
     with mini_repo({"00_quick": ["# Quick"], "01_sleeps": [sleeper], "02_waits": ["x = 2"]}) as root:
         process = start_execution(root)
@@ -135,7 +135,7 @@ def test_while_an_execution_is_at_work_and_after_it_was_killed_summary_and_page_
     assert [re.search(rf'class="card (\w+)" id="{name}"', page)[1] for name in states[0]["planned"]] == ["ok", "executing", "waiting"]
 
 # %% ../../nbs/workshop/execution.ipynb #ba84d849
-def test_of_executions_that_begin_in_one_folder_at_the_same_time_one_wins_and_the_others_are_told():
+def test_of_several_executions_started_in_the_same_folder_at_once_one_runs_and_the_others_are_refused():
     with mini_repo({"00_a": ["x = 1"]}) as root:
         code = "import sys; from resnet_tutorial.workshop.execution import execute_notebooks; execute_notebooks([], out='out', root='.', say=str)"
         options = {"cwd": root, "env": same_imports(), "stderr": subprocess.PIPE, "text": True}
@@ -163,7 +163,7 @@ def test_a_crash_of_the_execution_itself_is_raised_and_the_report_says_so():
     assert "The execution crashed after 1 of 2 notebooks" in page and "Broken pipe" in page and "http-equiv" not in page
 
 # %% ../../nbs/workshop/execution.ipynb #64efea1b
-def test_an_execution_starts_in_a_folder_without_older_models():
+def test_an_execution_refuses_a_folder_that_is_not_empty_and_a_budget_of_zero():
     with mini_repo({"00_a": ["x = 1"]}) as root:
         (root / "old").mkdir()
         (root / "old" / "model").write_text("", encoding="utf-8")
@@ -175,13 +175,13 @@ def test_an_execution_starts_in_a_folder_without_older_models():
         assert Path(summary["out"]).parent == root / "executed" and Path(summary["out"]).name.endswith("_00_a")
 
 # %% ../../nbs/workshop/execution.ipynb #38648dab
-def test_executing_loads_no_torch_into_its_own_process():
+def test_executing_does_not_import_torch_into_its_own_process():
     code = "import sys, resnet_tutorial.workshop.execution; sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env=same_imports())
     assert done.returncode == 0
 
 # %% ../../nbs/workshop/execution.ipynb #6f1f7cc3
-def test_keeping_writes_outputs_only_and_twice_the_same():
+def test_saving_the_outputs_writes_outputs_only_and_the_same_ones_every_time():
     cells = ["# Title", PARAMETERS_CELL, "import sys\nprint('out')\nprint('err', file=sys.stderr)", "object()", "#| slow\n1 / 0", PLOT_CELL]
     with mini_repo({"00_a": cells}) as root:
         path = root / "nbs" / "00_a.ipynb"
@@ -201,7 +201,7 @@ def test_keeping_writes_outputs_only_and_twice_the_same():
     assert after.cells[3].outputs[0].data["text/plain"] == "<object>" and "image/png" in after.cells[5].outputs[0].data
 
 # %% ../../nbs/workshop/execution.ipynb #cf11f38e
-def test_nothing_is_kept_from_an_execution_with_other_parameters_or_with_a_failure():
+def test_no_outputs_are_saved_from_an_execution_with_other_parameters_or_with_a_failure():
     with mini_repo({"00_a": [PARAMETERS_CELL, "print(1)"], "01_b": ["1 / 0"]}) as root:
         before = (root / "nbs" / "00_a.ipynb").read_bytes()
         with pytest.raises(ValueError, match="default parameters only"):
@@ -209,7 +209,7 @@ def test_nothing_is_kept_from_an_execution_with_other_parameters_or_with_a_failu
         lines = []
         execute_notebooks([], out=root / "out", keep=True, root=root, say=lines.append)
         assert (root / "nbs" / "00_a.ipynb").read_bytes() == before
-    assert "the outputs are not kept, because not every notebook passed" in lines
+    assert "the outputs are not saved in the notebooks, because not every notebook passed" in lines
 
 # %% ../../nbs/workshop/execution.ipynb #e5ebba14
 CHROMIUM = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -221,7 +221,7 @@ RUN_ALL = """async () => {
   await window.jupyterapp.commands.execute('notebook:run-all-cells');
   return shown.content.model.toJSON().cells.flatMap((cell, i) => (cell.outputs || [])
     .filter(output => output.output_type === 'error').map(output => `cell ${i}: ${output.ename}: ${output.evalue}`));
-}"""  # 'idle' is shown before there is a kernel; run-all would then do nothing, silently: so wait for the kernel itself
+}"""  # 'idle' is shown before there is a kernel, and run-all would silently do nothing: so wait for the kernel itself
 
 
 def free_port():
@@ -232,11 +232,11 @@ def free_port():
 # %% ../../nbs/workshop/execution.ipynb #37772e0f
 @contextlib.contextmanager
 def jupyter_lab(root, home):
-    "JupyterLab on a folder, with all its settings in `home`; gives the address of its documents and the token."
+    "Start JupyterLab on a folder, with all its settings in `home`; yield the address of its documents and the token."
     places = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython",
               "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces"}
     environment = os.environ | {name: str(home / place) for name, place in places.items()} | {"OMP_NUM_THREADS": "1"}
-    environment.pop("RESNET_TUTORIAL_HEADLESS", None)  # here somebody looks
+    environment.pop("RESNET_TUTORIAL_HEADLESS", None)  # the explorer must be a live widget here
     news = home / "settings" / "@jupyterlab" / "apputils-extension"
     news.mkdir(parents=True)
     (news / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}', encoding="utf-8")
@@ -268,14 +268,14 @@ def wait_for(address, server, log):
 # %% ../../nbs/workshop/execution.ipynb #218c360a
 @pytest.mark.slow
 @skip_without("checkout", "playwright", "chromium")
-def test_in_a_real_browser_the_layer_slider_of_the_explorer_changes_the_picture():
+def test_in_a_real_browser_the_layer_slider_of_the_explorer_changes_the_image():
     from playwright import sync_api as playwright
 
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     checkout = find_root()
     (checkout / "runs").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        desk = Path(folder)  # JupyterLab saves what it runs: so it gets a copy, beside the real models and results
+        desk = Path(folder)  # JupyterLab saves what it runs: so it gets a copy, next to the real models and results
         (desk / "nbs").mkdir()
         shutil.copy(checkout / "nbs" / "10_depth_comparison.ipynb", desk / "nbs")
         for name in ("runs", "results", "settings.ini"):

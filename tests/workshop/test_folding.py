@@ -22,11 +22,11 @@ DATA = ["# Data\n\n> Numbers to start from", "#| default_exp data", "#| export\n
 
 
 def code_cell(source, **metadata):
-    "A code cell as it stands in the file of a notebook."
+    "A code cell as it is stored in a notebook's file."
     return {"cell_type": "code", "id": "a", "metadata": metadata, "source": source.splitlines(keepends=True), "outputs": []}
 
 # %% ../../nbs/workshop/folding.ipynb #b371fd57
-def test_a_title_stands_directly_below_the_directives_or_first_and_is_taken_away_there_only():
+def test_a_title_is_found_and_removed_only_directly_below_the_directives_or_in_the_first_line():
     for above in ("", "#| export\n", "#| test a\n#| slow\n", "#| fig-cap: A line\n", "%%time\n"):
         source = f"{above}#@title Imports, and more\nx = '#@title'\n"
         assert title_of(source) == "Imports, and more" and without_title(source) == f"{above}x = '#@title'\n"
@@ -43,9 +43,9 @@ def test_a_title_that_is_empty_or_misplaced_or_hides_a_claim_or_parameters_is_re
         "def f():\n    #@title Inside\n    return 1": "line 2: a `#@title` folds",
         "#| export\n\n#@title After a blank line\nx = 1": "line 3: a `#@title` folds",
         "#@title\nx = 1": "its `#@title` is empty",
-        "#| claim one is one\n#@title Hidden\nassert 1 == 1": "a claim is there to be read",
+        "#| claim one is one\n#@title Hidden\nassert 1 == 1": "a claim is meant to be read",
         "epochs = 1\n#@title Late": "line 2",
-        "#@title Settings\nepochs = 1": "parameters are there to be changed",
+        "#@title Settings\nepochs = 1": "parameters are meant to be changed",
     }
     for source, reason in mistakes.items():
         with mini_repo({"01_data": [*DATA, source]}) as root:
@@ -58,7 +58,7 @@ def test_a_title_that_is_empty_or_misplaced_or_hides_a_claim_or_parameters_is_re
         assert reason in str(caught.value), (source, caught.value)
 
 # %% ../../nbs/workshop/folding.ipynb #dd43f79f
-def test_a_title_in_a_text_or_beside_a_magic_is_no_mistake():
+def test_a_title_in_a_string_or_next_to_a_magic_is_accepted():
     cells = ["text = '''\n#@title In a text\n'''", "#@title Magic\n%time x = 1", "%%time\n#@title Timed\nx = 2", "# a title\ny = '#@title'",
              "\n#| hide\n#@title Below a blank line\nx = 3"]
     with mini_repo({"01_data": [*DATA, *cells]}) as root:
@@ -66,7 +66,7 @@ def test_a_title_in_a_text_or_beside_a_magic_is_no_mistake():
         assert build(root, check=True) == []
 
 # %% ../../nbs/workshop/folding.ipynb #2586cbf4
-def test_a_test_is_called_by_its_sentence_and_a_cell_above_tests_by_what_it_holds():
+def test_the_title_of_a_test_is_its_sentence_and_the_title_of_a_setup_cell_says_what_it_contains():
     helper = "def two():\n    return 2"
     titles = {"#| test one is one\n#| slow\n\nassert 1 == 1": "Test: one is one", f"#| test_setup\n{helper}": "Helpers for the tests",
               "#| test_setup\nimport os\nfrom pathlib import Path": "Imports for the tests",
@@ -81,7 +81,7 @@ def test_a_test_is_called_by_its_sentence_and_a_cell_above_tests_by_what_it_hold
         assert title_of("".join(cells[0]["source"])) == title.replace("one is one", "one is not two")
 
 # %% ../../nbs/workshop/folding.ipynb #cba0b581
-def test_folding_adds_to_a_cell_what_each_front_end_reads_and_unfolding_takes_only_that_away():
+def test_folding_adds_what_each_front_end_reads_and_unfolding_removes_only_that():
     cell = code_cell("#@title A helper\nx = 1", tags=["mine"], jupyter={"outputs_hidden": True})
     fold_cells([cell])
     folded = {"jupyter": {"outputs_hidden": True, "source_hidden": True}, "cellView": "form", "tags": ["mine", "hide-input"]}
@@ -96,7 +96,7 @@ def test_folding_adds_to_a_cell_what_each_front_end_reads_and_unfolding_takes_on
     assert [each["metadata"] for each in plain] == [{"tags": ["parameters"]}, {}, {}]
 
 # %% ../../nbs/workshop/folding.ipynb #3c5f4bad
-def test_the_cell_that_names_the_module_is_out_of_the_reader_s_way_and_no_other_cell_is():
+def test_only_the_cell_that_names_the_module_and_nothing_else_is_removed_from_the_site():
     sources = ["#| default_exp engine.loop", "#| default_exp maps\nx = 1", "# default_exp maps", "x = 1"]
     cells = [{"cell_type": "code", "id": f"c{n}", "metadata": {}, "source": source} for n, source in enumerate(sources)]
     fold_cells(cells)
@@ -104,7 +104,7 @@ def test_the_cell_that_names_the_module_is_out_of_the_reader_s_way_and_no_other_
     assert [is_folded(cell) for cell in cells] == [True, False, False, False]
 
 # %% ../../nbs/workshop/folding.ipynb #ad0bd21d
-def test_the_build_folds_titled_cells_and_tests_and_a_check_refuses_a_notebook_in_which_one_is_not():
+def test_the_build_folds_titled_cells_and_tests_and_a_check_refuses_a_notebook_with_an_unfolded_one():
     cells = [*DATA, "#| test one is one\n#| slow\nassert True", "#| test_setup\nimport os", "#@title A plot\nx = 1", "y = 1"]
     with mini_repo({"01_data": cells, "engine/loop": ["# Loop", "#| default_exp engine.loop", "#| export\nz = 1", "#| test a\nassert 1"]}) as root:
         build(root)
@@ -115,14 +115,14 @@ def test_the_build_folds_titled_cells_and_tests_and_a_check_refuses_a_notebook_i
         notebook.cells[3].metadata = {}
         nbformat.write(notebook, path)
         after = [change_line(change) for change in build(root, check=True)]
-    assert before == [] and after == ["nbs/01_data.ipynb is different (from what the build writes into notebooks)"]
+    assert before == [] and after == ["nbs/01_data.ipynb is different (from what the build adds to notebooks)"]
     assert [is_folded(cell) for cell in notebook.cells[2:]] == [True, False, True, True, False] and is_folded(engine)
     assert notebook.cells[3].source == "#| test one is one\n#| slow\n#@title Test: one is one\nassert True"
     assert "@title" not in module + tests and "def one():" in module and "def test_one_is_one():\n    assert True" in tests
 
 # %% ../../nbs/workshop/folding.ipynb #2c9497a4
 @skip_without("checkout")
-def test_the_clean_of_nbdev_keeps_what_folds_a_cell():
+def test_cleaning_a_notebook_with_nbdev_does_not_unfold_cells():
     allowed = read_settings(find_root())["allowed_cell_metadata_keys"].split()
     cell = code_cell("#@title A helper\nx = 1", collapsed=True)
     fold_cells([cell])
@@ -131,7 +131,7 @@ def test_the_clean_of_nbdev_keeps_what_folds_a_cell():
     assert cell["metadata"] == folded and is_folded(cell)
 
 # %% ../../nbs/workshop/folding.ipynb #b4d0c1f7
-def test_in_an_execution_folded_cells_run_and_tests_do_not_and_parameters_are_filled_in():
+def test_an_execution_runs_folded_cells_with_the_given_parameters_and_skips_tests():
     cells = [*DATA, PARAMETERS_CELL, "#@title A helper\nprint('epochs', epochs)", "#| test nobody runs this\n1 / 0", "print(one())"]
     with mini_repo({"01_data": cells}) as root:
         build(root)

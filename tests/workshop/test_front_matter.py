@@ -14,7 +14,7 @@ SETTINGS = {"user": "someone", "repo": "mini", "branch": "main"}
 
 
 def write(home, name, *sources):
-    "A notebook whose cells are Markdown."
+    "Write a notebook whose cells are Markdown."
     cells = [{"cell_type": "markdown", "id": f"c{i}", "metadata": {}, "source": text.splitlines(keepends=True)}
              for i, text in enumerate(sources)]
     (home / name).parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def mini_book(folder):
     return home
 
 # %% ../../nbs/workshop/front_matter.ipynb #61672642
-def test_badges_and_links_and_the_next_chapter_follow_from_the_first_cells():
+def test_badges_and_links_and_the_next_chapter_are_made_from_the_first_cells():
     with tempfile.TemporaryDirectory() as folder:
         home = mini_book(folder)
         paths = sorted(home.rglob("*.ipynb"), key=lambda path: (path.parent != home, path))
@@ -54,7 +54,7 @@ def test_badges_and_links_and_the_next_chapter_follow_from_the_first_cells():
     assert "| [01 Data](01_data.ipynb) | count |\n| [02 Maps](02_maps.ipynb) | look |" in made["index.ipynb"][1]
 
 # %% ../../nbs/workshop/front_matter.ipynb #3de937df
-def test_what_is_up_to_date_is_left_alone():
+def test_notebooks_that_are_up_to_date_are_not_changed():
     with tempfile.TemporaryDirectory() as folder:
         home = mini_book(folder)
         paths = sorted(home.rglob("*.ipynb"), key=lambda path: (path.parent != home, path))
@@ -72,12 +72,12 @@ def test_a_link_that_leads_nowhere_is_refused_with_its_notebook():
                 framed_notebooks([home / "01_data.ipynb"], home, SETTINGS)
 
 # %% ../../nbs/workshop/front_matter.ipynb #87bf7b5b
-def test_the_numbers_of_chapters_are_found_in_prose():
+def test_chapter_numbers_are_found_in_prose():
     assert chapter_numbers("see chapter 07, notebooks 01 to 05; chapters 08, 09 and 10, or 19 images") == ["07", "01", "05", "08", "09", "10"]
     assert chapter_numbers("notebook 04a; `08_cam.ipynb`; chapter 3 of the book") == ["04a", "08"]
 
 # %% ../../nbs/workshop/front_matter.ipynb #b754e5b2
-def test_every_chapter_that_is_named_in_notebooks_and_recipes_and_benchmarks_and_on_the_front_page_exists():
+def test_every_chapter_number_in_notebooks_and_recipes_and_benchmarks_and_on_the_front_page_exists():
     root = find_root()
     known = {path.name[:2] for path in (root / "nbs").glob("[0-9][0-9]_*.ipynb")}
     texts = {path: "\n".join(sources_of(path.read_bytes())) for path in (root / "nbs").rglob("[!.]*.ipynb") if path.parent.name != "workshop"}

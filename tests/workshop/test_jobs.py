@@ -7,7 +7,7 @@ from resnet_tutorial.workshop.execution import execute_notebooks
 from resnet_tutorial.workshop.mini_repository import mini_repo, texts_of
 
 # %% ../../nbs/workshop/jobs.ipynb #61c4e0f1
-def test_flagged_cells_are_skipped_unless_asked_for_and_lose_the_tag_afterwards():
+def test_flagged_cells_are_skipped_unless_requested_and_the_tag_is_removed_afterwards():
     cells = ["print('plain')", "#| slow\nprint('slow')", "#| cuda\nprint('cuda')", "#| eval: false\nprint('never')"]
     with mini_repo({"00_a": cells}) as root:
         for flags, expected in (((), ["plain\n"]), (("slow",), ["plain\n", "slow\n"])):
@@ -15,11 +15,11 @@ def test_flagged_cells_are_skipped_unless_asked_for_and_lose_the_tag_afterwards(
             assert execute_notebooks([], out=out, flags=flags, root=root, say=str)["status"] == "ok"
             assert texts_of(out / "00_a.ipynb") == expected
             assert "skip-execution" not in (out / "00_a.ipynb").read_text(encoding="utf-8")
-        with pytest.raises(ValueError, match="unknown flag 'slo'; known are cuda, notest, slow"):
+        with pytest.raises(ValueError, match="unknown flag 'slo'; the known flags are cuda, notest, slow"):
             execute_notebooks([], flags=["slo"], root=root)
 
 # %% ../../nbs/workshop/jobs.ipynb #990c2a9c
-def test_an_execution_passes_over_tests_as_a_reader_does_and_runs_claims():
+def test_an_execution_skips_tests_as_a_reader_s_kernel_does_and_runs_claims():
     cells = ["print('plain')", "#| test a\nprint('test')", "#| test_setup\nprint('set-up')", "#| claim b\nassert not print('claim')", "# why\n#|test c\nreturn"]
     with mini_repo({"00_a": cells}) as root:
         assert execute_notebooks([], out=root / "out", flags=["slow"], root=root, say=str)["status"] == "ok"

@@ -22,7 +22,7 @@ from resnet_tutorial.workshop.mini_repository import mini_repo
 from resnet_tutorial.workshop.selection import notebook_files
 
 # %% ../../nbs/workshop/kernels.ipynb #b57c5b8d
-def test_a_watch_measures_a_process_with_its_children_and_ends_them_all_when_the_time_is_over():
+def test_a_watch_measures_a_process_with_its_children_and_ends_them_all_when_their_time_is_up():
     child = "import time; block = bytearray(50_000_000); time.sleep(600)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     process = subprocess.Popen([sys.executable, "-c", parent])
@@ -43,7 +43,7 @@ START = """import os, signal, subprocess, sys, time
 SLEEP = [sys.executable, '-c', 'import signal, time; [signal.signal(n, signal.SIG_IGN) for n in (1, 2, 15)]; time.sleep(90)', 'TAG']
 
 def daemon(environment):
-    "Forks twice, into a session of its own, as daemons do."
+    "Fork twice, into a new session, as daemons do."
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
@@ -62,12 +62,12 @@ time.sleep(0.2)
 
 
 def living(tag):
-    "The processes that sleep under this tag."
+    "Return the ids of the sleeping processes with this tag."
     return [p.pid for p in psutil.process_iter(["cmdline"]) if tag in (p.info["cmdline"] or []) and p.status() != psutil.STATUS_ZOMBIE]
 
 
 def left_after(end, budget=60):
-    "How a notebook whose cell starts six processes and then runs `end` went, how many there were, and which are left."
+    "Run a notebook that starts six processes and then `end`; return its status, their number and those left."
     tag = f"sleeper-{uuid.uuid4().hex}"
     counting = f"import pathlib, psutil\nfound = [p for p in psutil.process_iter(['cmdline']) if {tag!r} in (p.info['cmdline'] or [])]"
     counting += "\nwritten = pathlib.Path('count').write_text(str(len(found)))"
@@ -77,7 +77,7 @@ def left_after(end, budget=60):
 
 # %% ../../nbs/workshop/kernels.ipynb #2c92faa1
 @pytest.mark.slow
-def test_processes_in_sessions_of_their_own_and_daemons_do_not_outlive_a_notebook_that_ends_or_fails_or_is_out_of_time():
+def test_processes_in_new_sessions_and_daemons_do_not_outlive_a_notebook_that_ends_or_fails_or_times_out():
     if sys.platform != "linux":
         pytest.skip("only Linux lets a process adopt the orphans among its descendants")
     for end, status in (("pass", "ok"), ("1 / 0", "failed"), ("time.sleep(600)", "timeout")):
@@ -85,7 +85,7 @@ def test_processes_in_sessions_of_their_own_and_daemons_do_not_outlive_a_noteboo
 
 # %% ../../nbs/workshop/kernels.ipynb #4eb0cd0b
 @pytest.mark.slow
-def test_what_a_notebook_has_started_is_found_by_its_mark_when_the_kernel_dies_by_itself():
+def test_the_processes_of_a_notebook_are_found_by_their_mark_when_the_kernel_dies_on_its_own():
     if sys.platform != "linux":
         pytest.skip("counts processes in /proc")
     for end in ("os._exit(3)", "os.kill(os.getpid(), signal.SIGKILL)"):
@@ -93,7 +93,7 @@ def test_what_a_notebook_has_started_is_found_by_its_mark_when_the_kernel_dies_b
         assert (status, count) == ("failed", 6) and left == []
 
 # %% ../../nbs/workshop/kernels.ipynb #316d5657
-def test_a_process_that_forks_while_it_is_being_ended_is_ended_with_all_that_it_has_started():
+def test_a_process_that_forks_while_it_is_being_ended_is_ended_with_all_its_children():
     forking = "import os, sys, time\nfor _ in range(30):\n    if os.fork() == 0:\n        os.setsid()\n        time.sleep(60)\n        os._exit(0)\n    time.sleep(0.05)"
     tag = f"forker-{uuid.uuid4().hex}"  # 30 at most, which end by themselves after a minute
     process = subprocess.Popen([sys.executable, "-c", forking, tag], start_new_session=True)

@@ -16,11 +16,11 @@ from resnet_tutorial.workshop.selection import notebook_files
 
 
 def text_cell(text):
-    "A Markdown cell as it stands in the file of a notebook."
+    "A Markdown cell as it is stored in a notebook's file."
     return {"cell_type": "markdown", "id": "t1", "metadata": {}, "source": text.splitlines(keepends=True)}
 
 # %% ../../nbs/workshop/links.ipynb #e0bf743e
-def test_links_and_images_and_bare_addresses_are_found_and_code_and_formulas_are_none():
+def test_links_and_images_and_bare_addresses_are_found_and_code_and_formulas_are_ignored():
     text = "\n".join(['[a](b.ipynb#top) ![c](d.png "A title") [e](https://doi.org/10.1016/S0031-3203(96)00142-2), <https://x.org/a>;',
                       "see https://y.org/b. [![Badge](https://z.org/i.svg)](https://z.org) `[no](code)` ```", "[no](fence)",
                       "``` and $$[x](y)$$ [empty]()"])
@@ -30,7 +30,7 @@ def test_links_and_images_and_bare_addresses_are_found_and_code_and_formulas_are
     assert {link.where for link in found} == {"nbs/a.ipynb, cell 2 (id t1)"}
 
 # %% ../../nbs/workshop/links.ipynb #7ec0dedf
-def test_a_malformed_address_is_told_with_its_cell_and_what_was_expected():
+def test_a_malformed_address_is_reported_with_its_cell_and_what_was_expected():
     good = ["https://doi.org/10.1109/CVPR.2016.90", "https://arxiv.org/abs/1512.03385", "https://arxiv.org/abs/1610.02391v4", "#top", "02_b.ipynb#x",
             "../settings.ini", "mailto:a@b.c", "https://d2l.ai/"]
     bad = {"https://doi.org/cvpr.2016.90": "is not a DOI", "https://arxiv.org/abs/15120.3385": "is not a page of arXiv", "https:///x": "has no host",
@@ -47,13 +47,13 @@ def test_a_malformed_address_is_told_with_its_cell_and_what_was_expected():
 
 # %% ../../nbs/workshop/links.ipynb #cecdecac
 @skip_without("checkout")
-def test_every_link_of_this_repository_s_notebooks_is_well_formed_and_leads_to_a_file_that_is_there():
+def test_every_link_in_this_repository_s_notebooks_is_well_formed_and_leads_to_a_file_that_exists():
     home = find_root() / "nbs"
     problems = [problem for path in notebook_files(home) for problem in link_problems(path, home)]
     assert not problems, "\n".join(problems)
 
 # %% ../../nbs/workshop/links.ipynb #c8ee0738
-def test_each_address_is_asked_for_once_and_a_dead_one_is_listed_with_all_its_cells():
+def test_each_address_is_requested_once_and_a_dead_one_is_listed_with_all_its_cells():
     asked = []
 
 
@@ -74,7 +74,7 @@ def test_each_address_is_asked_for_once_and_a_dead_one_is_listed_with_all_its_ce
                     "nbs/01_a.ipynb, cell 1 (id cell-1): https://gone.org is dead, no connection (refused)"]
 
 # %% ../../nbs/workshop/links.ipynb #e33080cc
-def test_what_a_server_answers_counts_only_where_it_says_that_the_page_is_gone():
+def test_only_an_answer_that_the_page_is_missing_or_that_the_server_failed_counts_as_dead():
     for status, expected in {200: "", 302: "", 403: "", 429: "", 404: "status 404", 410: "status 410", 503: "status 503"}.items():
         answer = requests.Response()
         answer.status_code, answer.raw = status, io.BytesIO()

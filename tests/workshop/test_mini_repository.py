@@ -6,7 +6,7 @@ import nbformat
 from resnet_tutorial.workshop.mini_repository import PARAMETERS_CELL, mini_repo, snapshot
 
 # %% ../../nbs/workshop/mini_repository.ipynb #60989cd4
-def test_a_miniature_repository_holds_its_notebooks_with_tags_and_is_gone_afterwards():
+def test_a_miniature_repository_contains_its_notebooks_with_tags_and_is_deleted_afterwards():
     with mini_repo({"01_data": ["# Data", PARAMETERS_CELL, "# a comment"], "engine/a": ["x = 1"]}) as root:
         cells = nbformat.read(root / "nbs" / "01_data.ipynb", 4).cells
         assert [cell.cell_type for cell in cells] == ["markdown", "code", "code"]

@@ -13,23 +13,23 @@ import pytest
 from resnet_tutorial.workshop.needs import PEERS, missing, skip_without
 
 # %% ../../nbs/workshop/needs.ipynb #362ad9cf
-def test_the_needs_of_this_machine_are_there_or_missing_with_a_reason():
+def test_each_need_is_available_on_this_machine_or_missing_with_a_reason():
     import torch
 
     assert [bool(missing(f"cuda {n}")) for n in (1, 99)] == [not torch.cuda.is_available(), True]
     assert bool(missing("mps")) != torch.backends.mps.is_available()
     with patch("torch.cuda.is_available", return_value=True), patch("torch.cuda.device_count", return_value=1):
-        assert (missing("cuda"), missing("cuda 2")) == ("", "PyTorch sees 1 CUDA devices, this needs 2")
+        assert (missing("cuda"), missing("cuda 2")) == ("", "PyTorch sees 1 CUDA devices, the test needs 2")
     with patch.dict(sys.modules, {"timm": None}):  # as if it were not installed
         assert missing("timm") == "timm is not installed (pip install 'resnet_tutorial[dev]')"
     with patch.dict(os.environ, PATH=""):
         assert missing("chromium") == "none of chromium, chromium-browser, google-chrome is installed"
     for name in ("tim", "grad-cam", "", "timm torchcam", "cuda2"):
-        with pytest.raises(ValueError, match=f"unknown need {name!r}; known are cuda, mps, real_data, .*torchcam"):
+        with pytest.raises(ValueError, match=f"unknown need {name!r}; the known needs are cuda, mps, real_data, .*torchcam"):
             missing(name)
 
 # %% ../../nbs/workshop/needs.ipynb #28e9ef81
-def test_real_data_and_the_repository_are_looked_for_where_they_should_be():
+def test_real_data_and_the_repository_are_searched_for_in_the_right_places():
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, RESNET_TUTORIAL_DATA=folder):
         assert (missing("real_data"), missing("real_data pets")) == ("", "RESNET_TUTORIAL_DATA names no folder with pets/")
         Path(folder, "pets").mkdir()
@@ -40,7 +40,7 @@ def test_real_data_and_the_repository_are_looked_for_where_they_should_be():
             assert missing("checkout") == "not called inside a checkout of the repository"
 
 # %% ../../nbs/workshop/needs.ipynb #e41e1239
-def test_a_test_is_skipped_for_the_first_of_its_needs_that_is_missing():
+def test_a_test_is_skipped_because_of_the_first_of_its_needs_that_is_missing():
     with patch.dict(sys.modules, {"timm": None, "captum": None}), patch.dict(os.environ, RESNET_TUTORIAL_DATA=""):
         mark = skip_without("timm", "real_data").mark
     assert (mark.name, mark.args) == ("skipif", (True,)) and mark.kwargs["reason"].startswith("timm is not installed")

@@ -12,7 +12,7 @@ from resnet_tutorial.workshop.execution import execute_notebooks
 from resnet_tutorial.workshop.mini_repository import NUMBER_CELL, PARAMETERS_CELL, mini_repo, same_imports, texts_of
 
 # %% ../../nbs/workshop/one_notebook.ipynb #a5d713f1
-def test_an_execution_collects_numbers_and_injects_parameters_and_a_shared_output_folder():
+def test_an_execution_collects_the_numbers_and_injects_the_parameters_and_a_shared_output_folder():
     cells = ["# A title\n\n> and a subtitle", PARAMETERS_CELL, NUMBER_CELL, "report('epochs squared', epochs**2)\nreport('nan', float('nan'))"]
     with mini_repo({"00_a": [*cells, "import os\nprint(out_dir == os.path.abspath(out_dir), os.path.basename(os.getcwd()))"]}) as root:
         summary = execute_notebooks([], {"epochs": 3}, out=root / "out", root=root, say=str)
@@ -25,7 +25,7 @@ def test_an_execution_collects_numbers_and_injects_parameters_and_a_shared_outpu
     assert 0.3 < entry["seconds"] < 60 and 20 < entry["peak_mb"] < 2000 and "error" not in entry
 
 # %% ../../nbs/workshop/one_notebook.ipynb #725007df
-def test_a_failing_and_a_dying_notebook_are_reported_and_the_others_are_still_executed():
+def test_a_failing_notebook_and_a_dying_kernel_are_reported_and_the_other_notebooks_are_still_executed():
     cells = {"00_fails": ["x = 1", "# text", "# a comment\nprint('so far')\n1 / 0"], "01_dies": ["import os\nos._exit(3)"]}
     with mini_repo({**cells, "02_runs": ["print('here')"]}) as root:
         lines = []
@@ -41,7 +41,7 @@ def test_a_failing_and_a_dying_notebook_are_reported_and_the_others_are_still_ex
     assert "00_fails failed" in text and "cell 3 (id cell-3): print('so far')" in text and "02_runs ok" in text
 
 # %% ../../nbs/workshop/one_notebook.ipynb #6158fc51
-def test_a_hanging_notebook_is_ended_when_its_budget_is_spent_and_the_next_one_is_still_executed():
+def test_a_hanging_notebook_is_ended_when_its_budget_is_used_up_and_the_next_one_is_still_executed():
     with mini_repo({"00_hangs": ["import time\ntime.sleep(600)"], "01_runs": ["print('here')"]}) as root:
         hangs, runs = execute_notebooks([], out=root / "out", budget=8, root=root, say=str)["notebooks"]
     assert (hangs["status"], runs["status"]) == ("timeout", "ok")
@@ -65,7 +65,7 @@ print(entry['status'], entry['error']['cell'])
 """
 
 # %% ../../nbs/workshop/one_notebook.ipynb #3b580bbe
-def test_a_cell_is_named_before_the_kernel_gets_it():
+def test_the_watch_knows_the_current_cell_before_the_kernel_gets_it():
     with mini_repo({"00_a": ["with open('ran', 'w') as file:\n    _ = file.write('yes')"]}) as root:
         (root / "out").mkdir()
         done = subprocess.run([sys.executable, "-c", INTERRUPTED, root], env=same_imports(), capture_output=True, text=True, timeout=120, encoding="utf-8")
@@ -73,7 +73,7 @@ def test_a_cell_is_named_before_the_kernel_gets_it():
         assert not (root / "nbs" / "ran").exists()
 
 # %% ../../nbs/workshop/one_notebook.ipynb #7fa841a1
-def test_a_kernel_that_does_not_start_is_the_problem_of_its_notebook():
+def test_a_kernel_that_does_not_start_fails_only_its_own_notebook():
     async def refuse(self, **kwargs):
         raise OSError(28, "No space left on device")
 

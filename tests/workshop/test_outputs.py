@@ -7,7 +7,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from resnet_tutorial.workshop.outputs import as_data_uri, figures_of
 
 # %% ../../nbs/workshop/outputs.ipynb #ec9b1368
-def test_figures_carry_the_alternative_text_of_their_cell():
+def test_figures_have_the_alternative_text_of_their_cell():
     notebook = new_notebook(cells=[new_code_cell("#| fig-cap: \"A: b\"\n#| fig-alt: 'Two' <dots>\nplot()"), new_code_cell("plot()")])
     svg = "<svg xmlns='http://www.w3.org/2000/svg'/>"
     for cell in notebook.cells:

@@ -24,7 +24,7 @@ from resnet_tutorial.workshop.selection import select_notebooks
 def test_a_parameters_cell_that_cannot_be_read_is_refused_with_its_file_and_cell_and_line():
     bad = {"epochs = 2 * 3": "line 1 .*'epochs = 2 . 3', is not `name = literal`", "epochs = 1\nrate = other": "line 2 .*'rate = other'", "epochs = 1\na, b = 1, 2": "line 2",
            "epochs = 1\nimport os": "line 2 .*'import os'", "epochs = 1\nprint('x')": "line 2", "epochs = 1\nepochs += 1": "line 2", "epochs = f'{1}'": "line 1",
-           "epochs = 1\n<<<<<<< HEAD\nrate = 1\n=======\nrate = 2\n>>>>>>> theirs": "line 2 .*is a mark of an unfinished merge", "epochs = 1\n=======\n": "line 2 .*mark",
+           "epochs = 1\n<<<<<<< HEAD\nrate = 1\n=======\nrate = 2\n>>>>>>> theirs": "line 2 .*is a conflict marker of an unfinished merge", "epochs = 1\n=======\n": "line 2 .*marker",
            "epochs = (": "line 1 .*not Python .*never closed", "epochs = 1\n%matplotlib inline": "line 2 .*not Python", "epochs = 'a\0b'": "not Python", "epochs = " + "(" * 300: "not Python",
            "epochs = " + "-" * 3000 + "1": "not"}
     with mini_repo({"00_a": ["# Title\n\n> and more", "x = 1"]}) as root:
@@ -36,11 +36,11 @@ def test_a_parameters_cell_that_cannot_be_read_is_refused_with_its_file_and_cell
         write_notebook(path, ["# Title", "epochs = 1\n'a remark'\nrate: float = 0.5\nfirst = second = -1"])
         assert read_parameters(path) == {"epochs": 1, "rate": 0.5, "first": -1, "second": -1} and not (root / "out").exists()
         write_notebook(path, ["# Title", "x = 1"])
-        with pytest.raises(ValueError, match="the parameter 'epochs'; known: none .00_a.ipynb: no cell that assigns any is tagged parameters"):
+        with pytest.raises(ValueError, match="the parameter 'epochs'; known: none .00_a.ipynb: no cell with assignments is tagged `parameters`"):
             execute_notebooks(["00"], {"epochs": 3}, out=root / "out", root=root)
 
 # %% ../../nbs/workshop/parameters.ipynb #0148aa70
-def test_a_file_that_is_no_notebook_is_refused_with_its_name_and_the_line_or_the_cell_that_is_wrong():
+def test_a_file_that_is_not_a_notebook_is_refused_with_its_name_and_the_line_or_the_cell_that_is_wrong():
     import json
     import os
 
@@ -48,8 +48,8 @@ def test_a_file_that_is_no_notebook_is_refused_with_its_name_and_the_line_or_the
     book = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [cell]}
     merged = json.dumps(book, indent=1).replace(' "cells"', '<<<<<<< HEAD\n "cells"', 1)
     bad = {"": "it is empty", "  \n": "it is empty", "{": "cannot be read as a notebook", "[]": "cannot be read", "{}": "cannot be read", "null": "cannot be read", "7": "cannot be read",
-           merged: r"line \d is a mark of an unfinished merge", json.dumps(book | {"cells": 7}): "cannot be read|cell", json.dumps(book | {"nbformat": 99}): "cannot be read",
-           json.dumps(book | {"cells": [cell, {"cell_type": "code"}]}): "cell 2: it lacks|cannot be read", json.dumps(book | {"cells": [cell, 7]}): "cell 2|cannot be read",
+           merged: r"line \d is a conflict marker of an unfinished merge", json.dumps(book | {"cells": 7}): "cannot be read|cell", json.dumps(book | {"nbformat": 99}): "cannot be read",
+           json.dumps(book | {"cells": [cell, {"cell_type": "code"}]}): "cell 2: its type|cannot be read", json.dumps(book | {"cells": [cell, 7]}): "cell 2|cannot be read",
            json.dumps(book | {"cells": [cell | {"cell_type": "poem"}]}): "cell 1|cannot be read", "[" * 100_000: "cannot be read"}
     with mini_repo({"00_a": ["x = 1"]}) as root:
         path = root / "nbs" / "00_a.ipynb"
@@ -68,7 +68,7 @@ def test_a_file_that_is_no_notebook_is_refused_with_its_name_and_the_line_or_the
 
 # %% ../../nbs/workshop/parameters.ipynb #ca6b9b28
 @pytest.mark.slow
-def test_notebooks_of_older_formats_are_executed_and_an_error_in_them_is_told_with_its_cell():
+def test_notebooks_in_older_formats_are_executed_and_an_error_in_them_is_reported_with_its_cell():
     import json
 
     code = {"cell_type": "code", "metadata": {}, "outputs": []}
@@ -82,7 +82,7 @@ def test_notebooks_of_older_formats_are_executed_and_an_error_in_them_is_told_wi
             assert (error["cell"], error["id"], error["line"]) == (2, "cell-2", "1 / 0") and "ZeroDivisionError" in error["message"]
 
 # %% ../../nbs/workshop/parameters.ipynb #0c5105b1
-def test_the_type_of_the_default_decides_what_a_value_may_be():
+def test_the_type_of_the_default_decides_which_values_are_allowed():
     assert convert_parameter("p", "3", 1) == 3 and convert_parameter("p", 3, 1) == 3
     assert convert_parameter("p", "1e-3", 0.5) == 0.001 and convert_parameter("p", "2", 0.5) == 2.0 and math.isinf(convert_parameter("p", "inf", 0.5))
     assert convert_parameter("p", "True", False) is True and convert_parameter("p", "false", True) is False
@@ -90,7 +90,7 @@ def test_the_type_of_the_default_decides_what_a_value_may_be():
     assert convert_parameter("p", "[1, a]", [0]) == [1, "a"] and convert_parameter("p", "x", None) == "x"
 
 # %% ../../nbs/workshop/parameters.ipynb #110f8e40
-def test_a_value_of_the_wrong_type_is_refused_with_what_was_expected():
+def test_a_value_of_the_wrong_type_is_refused_and_the_message_says_what_was_expected():
     wrong = [("abc", 1), ("1.5", 1), (1.5, 1), (True, 1), ("true", 1), ("abc", 0.5), (True, 0.5), ("1", False), (True, "a")]
     for value, default in [*wrong, ("abc", [0]), (None, "a"), ("", 1)]:
         with pytest.raises(ValueError, match="parameter epochs=.*: expected .*, like its default"):
@@ -101,25 +101,25 @@ def test_a_parameter_that_no_notebook_has_is_refused_before_anything_is_executed
     with mini_repo({"00_a": [PARAMETERS_CELL], "01_b": ["epochs = 1", "x = 1"]}) as root:
         with pytest.raises(ValueError, match="no selected notebook has the parameter 'epoch'; did you mean 'epochs'[?] known: d"):
             execute_notebooks([], {"epoch": "3"}, root=root)
-        with pytest.raises(ValueError, match="01_b has not the parameter 'rate'; known: epochs"):
+        with pytest.raises(ValueError, match="01_b does not have the parameter 'rate'; known: epochs"):
             execute_notebooks([], {"01": {"rate": 1}}, root=root)
-        with pytest.raises(ValueError, match="parameters for 01_b, which is not among"):
+        with pytest.raises(ValueError, match="parameters for 01_b, not among"):
             execute_notebooks(["00"], {"01_b": {"epochs": 1}}, root=root)
         with pytest.raises(ValueError, match="epochs='many': expected a whole number, like its default 1"):
             execute_notebooks([], {"epochs": "many"}, root=root)
         assert not (root / "executed").exists()
 
 # %% ../../nbs/workshop/parameters.ipynb #a3baafd7
-def test_shared_parameters_hold_for_all_that_have_them_and_own_ones_for_one_notebook():
+def test_shared_parameters_apply_to_all_notebooks_that_have_them_and_specific_ones_to_one_notebook():
     with mini_repo({"00_a": [PARAMETERS_CELL], "01_b": ["epochs = 1"], "02_c": ["x = 1"]}) as root:
         folder = root / "nbs"
         paths = select_notebooks([], folder)
         plan, notes = plan_parameters(paths, {"rate": "2", "epochs": 5, 1: {"epochs": 7}}, folder)
     assert [plan[path] for path in paths] == [{"rate": 2.0, "epochs": 5}, {"epochs": 7}, {}]
-    assert notes == ["rate is unknown to, and ignored by: 01_b, 02_c", "epochs is unknown to, and ignored by: 02_c"]
+    assert notes == ["rate is not a parameter of, and is ignored by: 01_b, 02_c", "epochs is not a parameter of, and is ignored by: 02_c"]
 
 # %% ../../nbs/workshop/parameters.ipynb #72920724
-def test_the_command_line_wins_over_the_parameter_file():
+def test_the_command_line_overrides_the_parameter_file():
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "study.yaml"
         file.write_text("epochs: 2\nrate: 0.5\n07:\n  epochs: 9\n  dataset: drawn\n", encoding="utf-8")
@@ -131,13 +131,13 @@ def test_the_command_line_wins_over_the_parameter_file():
     assert split_assignments([]) == {}
     with pytest.raises(ValueError, match="expected name=value"):
         merge_parameters(None, ["epochs 3"])
-    with pytest.raises(FileNotFoundError, match="version 0.1 had a file of this name, which is recipes/parameters/quick.yaml now"):
+    with pytest.raises(FileNotFoundError, match="it was renamed after version 0.1; use recipes/parameters/quick.yaml"):
         merge_parameters("recipes/quick.yaml", [])
     with pytest.raises(FileNotFoundError, match="nowhere.yaml does not exist: expected a YAML file"):
         merge_parameters("nowhere.yaml", [])
 
 # %% ../../nbs/workshop/parameters.ipynb #1ace8de9
-def test_a_folder_is_meant_where_it_was_typed_and_a_name_stays_a_name():
+def test_a_path_is_relative_to_the_current_folder_and_a_name_stays_a_name():
     with tempfile.TemporaryDirectory() as folder:
         mine = Path(folder).resolve() / "mine"
         mine.mkdir()

@@ -16,7 +16,7 @@ from resnet_tutorial.workshop.scopes import plain_python
 
 # %% ../../nbs/workshop/portability.ipynb #c93d825f
 def sources_of_all(root):
-    "Name and Python of every module, test, benchmark and cell of a reader, and whether it is a test."
+    "Yield the name and Python source of every module, test, benchmark and reader's cell, and whether it is a test."
     for folder in ("resnet_tutorial", "data_prep", "benchmarks", "tests"):
         for path in sorted((root / folder).rglob("*.py")):
             yield path.relative_to(root).as_posix(), path.read_text(encoding="utf-8"), folder == "tests"
@@ -27,19 +27,19 @@ def sources_of_all(root):
 
 # %% ../../nbs/workshop/portability.ipynb #8f9fde85
 @skip_without("checkout")
-def test_every_text_of_the_repository_is_read_and_written_as_utf_8_and_every_table_with_the_same_line_ends():
+def test_all_code_in_the_repository_reads_and_writes_text_as_utf_8_and_tables_with_the_same_line_endings():
     wrong = [f"{name}, {line}" for name, source, test in sources_of_all(find_root()) for line in left_to_the_system(source, tables=not test)]
     assert not wrong, "\n".join(wrong)
 
 # %% ../../nbs/workshop/portability.ipynb #60c9693c
 @skip_without("checkout")
-def test_no_code_outside_of_tests_uses_what_windows_lacks_without_asking_whether_it_is_there():
+def test_no_code_outside_tests_uses_what_windows_lacks_without_a_check_that_it_exists():
     mine = {"benchmarks/kills.py": "kills processes, as only POSIX can"}
     wrong = [f"{name}, {line}" for name, source, test in sources_of_all(find_root()) if not test and name not in mine for line in posix_only(source)]
     assert not wrong, "\n".join(wrong)
 
 # %% ../../nbs/workshop/portability.ipynb #5f89a216
-def test_calls_that_leave_the_encoding_or_the_line_ends_to_the_system_are_found_in_all_their_forms_and_nothing_else():
+def test_calls_that_leave_the_encoding_or_the_line_endings_to_the_system_are_found_in_every_form_and_others_are_not():
     wrong = ["open(p)", "open(p, 'w')", "open(p, mode='a')", "io.open(p)", "p.open()", "p.open('w')", "Path(p).open(mode='r')", "p.read_text()", "p.write_text(t)",
              "os.fdopen(n, 'w')", "gzip.open(p, 'rt')", "subprocess.run(c, text=True)", "run(c, universal_newlines=True)", "Popen(c, text=True)",
              "NamedTemporaryFile('w')", "tempfile.TemporaryFile(mode='w+')", "io.TextIOWrapper(raw)", "np.loadtxt(p)", "p.read_text(errors='replace')",
@@ -53,7 +53,7 @@ def test_calls_that_leave_the_encoding_or_the_line_ends_to_the_system_are_found_
     assert not left_to_the_system("t.to_csv(p)", tables=False)
 
 # %% ../../nbs/workshop/portability.ipynb #8ab4d424
-def test_uses_of_what_windows_lacks_are_found_unless_the_code_asks_first():
+def test_uses_of_what_windows_lacks_are_found_unless_the_code_checks_first():
     wrong = ["import fcntl", "import resource, sys", "from pwd import getpwuid", "os.geteuid()", "from os import fork", "signal.SIGKILL", "def f():\n    import termios",
              "os.open(p, os.O_NOFOLLOW)", "multiprocessing.get_context('forkserver')", "set = mp.set_start_method('fork')", "class A:\n    def f(self):\n        os.killpg(1, 2)"]
     right = ["if os.name == 'posix':\n    os.geteuid()", "hasattr(os, 'geteuid') and os.geteuid()", "def f():\n    if sys.platform == 'linux':\n        import resource",
@@ -80,7 +80,7 @@ class Lacking(types.ModuleType):
         return getattr(self.module, name)
 
 def imported(name, globals=None, locals=None, fromlist=(), level=0):
-    ours = str((globals or {}).get("__file__", "")).startswith(homes)  # an environment may lie in the checkout too
+    ours = str((globals or {}).get("__file__", "")).startswith(homes)  # a virtual environment may be in the checkout too
     if ours and level == 0 and name in POSIX_MODULES:
         raise ModuleNotFoundError(f"no module {name} on Windows", name=name)
     module = real(name, globals, locals, fromlist, level)
@@ -112,7 +112,7 @@ print(count)
 # %% ../../nbs/workshop/portability.ipynb #07d64edf
 @pytest.mark.slow
 @skip_without("checkout")
-def test_every_module_and_benchmark_and_test_can_be_imported_where_the_modules_and_functions_of_posix_do_not_exist():
+def test_every_module_and_benchmark_and_test_can_be_imported_on_a_system_without_the_modules_and_functions_of_posix():
     root = find_root()
     done = subprocess.run([sys.executable, "-c", AS_ON_WINDOWS, str(root)], env=same_imports(), cwd=root, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr[-3000:]

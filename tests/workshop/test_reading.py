@@ -11,18 +11,18 @@ from resnet_tutorial.workshop.mini_repository import mini_repo
 DATA = ["# Data\n\n> Numbers to start from", "#| default_exp data", "#| export\ndef one():\n    return 1"]
 
 # %% ../../nbs/workshop/reading.ipynb #5cc00e69
-def test_two_tests_of_one_name_in_a_notebook_are_refused_even_when_only_their_spelling_differs():
+def test_two_tests_with_the_same_name_in_a_notebook_are_refused_even_if_their_spelling_differs():
     cells = [*DATA, "#| test one is one\nassert True", "#| test One, is one!\nassert True"]
     with mini_repo({"01_data": cells}) as root, pytest.raises(ValueError, match="cell 5 .* test_one_is_one .* in cell 4"):
         build(root)
 
 # %% ../../nbs/workshop/reading.ipynb #87392b25
-def test_a_notebook_that_exports_without_a_module_or_names_two_is_refused():
+def test_a_notebook_that_exports_without_a_module_or_names_two_modules_is_refused():
     with mini_repo({"01_data": ["#| export\nx = 1"]}) as root, pytest.raises(ValueError, match="cell 1 .* no `#| default_exp`"):
         build(root)
     with mini_repo({"01_data": [*DATA, "#| default_exp other"]}) as root, pytest.raises(ValueError, match="already in cell 2"):
         build(root)
-    with mini_repo({"01_data": ["#| default_exp _modidx"]}) as root, pytest.raises(ValueError, match="the build's own"):
+    with mini_repo({"01_data": ["#| default_exp _modidx"]}) as root, pytest.raises(ValueError, match="reserved for the build"):
         build(root)
 
 # %% ../../nbs/workshop/reading.ipynb #098dffa9

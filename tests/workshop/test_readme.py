@@ -11,7 +11,7 @@ from resnet_tutorial.workshop.rendering import render
 DATA = ["# Data\n\n> Numbers to start from", "#| default_exp data", "#| export\ndef one():\n    return 1"]
 
 # %% ../../nbs/workshop/readme.ipynb #731a7083
-def test_links_of_the_index_lead_to_the_same_files_from_the_readme():
+def test_links_in_the_index_lead_to_the_same_files_from_the_readme():
     assert links_from_root("[a](09_cam.ipynb) ![b](images/b.png)") == "[a](nbs/09_cam.ipynb) ![b](nbs/images/b.png)"
     assert links_from_root('<img src="images/b.png"> [l](../LICENSE)') == '<img src="nbs/images/b.png"> [l](LICENSE)'
     assert links_from_root("[w](https://x.org/y) [h](#top) [m](mailto:a@b.c)") == "[w](https://x.org/y) [h](#top) [m](mailto:a@b.c)"

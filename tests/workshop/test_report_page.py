@@ -17,7 +17,7 @@ from resnet_tutorial.workshop.execution import execute_notebooks
 from resnet_tutorial.workshop.mini_repository import NUMBER_CELL, PLOT_CELL, mini_repo
 
 # %% ../../nbs/workshop/report_page.ipynb #88b4bdb7
-def test_the_page_holds_figures_numbers_and_errors_and_nothing_from_elsewhere():
+def test_the_page_contains_figures_and_numbers_and_errors_and_loads_nothing_from_elsewhere():
     plot = ["# Plots & <more>\n\n> to look at", PLOT_CELL, NUMBER_CELL, "report('slope', 1.23456)"]
     with mini_repo({"00_plot": plot, "01_bad": ["raise ValueError('<b>bad</b>')"]}) as root:
         execute_notebooks([], out=root / "out", root=root, say=str)
@@ -31,19 +31,19 @@ def test_the_page_holds_figures_numbers_and_errors_and_nothing_from_elsewhere():
 def test_every_template_that_the_page_needs_can_be_read_and_compiled():
     names = report_page.page_templates().list_templates()
     assert names == ["card.html.j2", "chapter.html.j2", "report.css", "report.html.j2", "report.js", "set_up_cell.py.j2"]
-    for name in sorted({*names} - {"chapter.html.j2"}):  # which belongs to nbconvert
+    for name in sorted({*names} - {"chapter.html.j2"}):  # that one is a template for nbconvert
         report_page.page_templates().get_template(name)
 
 # %% ../../nbs/workshop/report_page.ipynb #5158bcd7
 @skip_without("checkout")
-def test_every_template_that_the_page_needs_is_part_of_what_is_installed():
+def test_every_template_that_the_page_needs_is_part_of_the_installed_package():
     names = report_page.page_templates().list_templates()
     root = find_root()
     patterns = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]["resnet_tutorial.workshop"]
     assert all(any(fnmatch.fnmatch(f"templates/{name}", pattern) for pattern in patterns) for name in names)
 
 # %% ../../nbs/workshop/report_page.ipynb #96a2e2b2
-def test_odd_titles_tags_and_metadata_in_a_source_are_no_reason_to_stop():
+def test_odd_titles_and_tags_and_metadata_in_a_source_do_not_stop_an_execution():
     with mini_repo({"00_a": ["# <script>alert(1)</script>", "x = 1"], "01_b": ["x = 1", "# no markdown at all"]}) as root:
         source = json.loads((root / "nbs" / "00_a.ipynb").read_text(encoding="utf-8"))
         source["cells"][1]["metadata"] = {"tags": None, "slideshow": 3}

@@ -13,11 +13,11 @@ ROOT = find_root()
 
 
 def numbers(text):
-    "Every percentage that a text prints."
+    "Return every percentage in a text."
     return [float(number) for number in re.findall(r"(\d+\.\d+) %", text)]
 
 # %% ../../nbs/workshop/results_page.ipynb #8c7e0e16
-def test_readme_results_page_and_saved_answers_agree_on_every_accuracy_that_the_readme_prints():
+def test_the_readme_and_the_results_page_and_the_saved_predictions_agree_on_every_accuracy_in_the_readme():
     readme, page = (ROOT / "README.md").read_text(encoding="utf-8"), (ROOT / "RESULTS.md").read_text(encoding="utf-8")
     table = readme_table(ROOT / "results")
     assert markdown(table) in readme and len(table) >= 2
@@ -42,7 +42,7 @@ def test_every_percentage_of_the_first_table_is_a_source_s_figure_or_the_mean_of
     assert said <= known, said - known
 
 # %% ../../nbs/workshop/results_page.ipynb #2822fa28
-def test_the_studies_show_in_their_notebooks_what_is_saved():
+def test_the_study_notebooks_show_the_saved_results():
     import nbformat
 
     from resnet_tutorial.engine.saved_results import with_both
@@ -55,12 +55,12 @@ def test_the_studies_show_in_their_notebooks_what_is_saved():
         assert len(means) == 3 and all(f"{mean:.{digits}f}" in shown for mean in means), f"execute {notebook} again"
 
 # %% ../../nbs/workshop/results_page.ipynb #06f4fa7a
-def test_every_link_of_the_page_leads_to_a_file_and_every_figure_is_of_a_study():
+def test_every_link_on_the_page_leads_to_a_file_and_every_figure_belongs_to_a_study():
     page = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)]+)\)", page)
     assert len(links) > 20 and not [link for link in links if not (ROOT / link).is_file()]
     assert len(re.findall(r"^!\[[^]]{20,}\]\(results/", page, re.M)) == len(STUDIES)
 
 # %% ../../nbs/workshop/results_page.ipynb #dc5c4e0c
-def test_the_committed_page_is_what_the_kept_results_say():
+def test_the_committed_page_matches_the_saved_results():
     assert (ROOT / "RESULTS.md").read_text(encoding="utf-8") == results_page(ROOT / "results"), "run `resnet-tutorial results`"

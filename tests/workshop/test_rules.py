@@ -10,7 +10,7 @@ from resnet_tutorial.workshop.rendering import render
 DATA = ["# Data\n\n> Numbers to start from", "#| default_exp data", "#| export\ndef one():\n    return 1"]
 
 # %% ../../nbs/workshop/rules.ipynb #9d436071
-def test_each_rule_of_the_house_refuses_a_planted_violation_with_notebook_cell_and_line():
+def test_each_house_rule_refuses_a_planted_violation_with_its_notebook_and_cell_and_line():
     later = ["#| default_exp early", "#| export\nx = 1", "#| test a\n\nfrom mini.data import one\nassert one() == 1"]
     star = ["#| default_exp more", "#| export\nfrom mini.data import *"]
     machinery = ["#| default_exp more", "#| export\ndef read(path):\n    import nbformat\n\n    return nbformat.read(path, 4)"]
@@ -20,24 +20,24 @@ def test_each_rule_of_the_house_refuses_a_planted_violation_with_notebook_cell_a
               "engine/b": ["#| default_exp engine.b", "#| export\ndef y():\n    from mini.data import one\n    import mini.engine.a"]}
     violations = {
         r"nbs/01_early.ipynb, cell 3 \(id cell-3\), line 4: imports mini.data.one from a later chapter": {"01_early": later, "02_data": DATA},
-        r"nbs/02_more.ipynb, cell 2 .*, line 2: imports mini.data.\*; name what is needed": {"01_data": DATA, "02_more": star},
+        r"nbs/02_more.ipynb, cell 2 .*, line 2: imports mini.data.\*; import the names that are needed": {"01_data": DATA, "02_more": star},
         r"nbs/02_more.ipynb, cell 2 .*, line 3: imports nbformat, which only": {"01_data": DATA, "02_more": machinery},
         r"nbs/02_more.ipynb, cell 3 .*, line 1: imports mini.workshop.tool.x, which only": {"02_more": uses, **shop},
-        r"a circle of imports, mini.engine.(a -> mini.engine.b -> mini.engine.a|b -> .*)": {"01_data": DATA, **circle},
-        r"nbs/02_more.ipynb, cell 3 .*, line 3: imports timm, which readers need not have: .* `#\| needs timm`":
+        r"a circular import, mini.engine.(a -> mini.engine.b -> mini.engine.a|b -> .*)": {"01_data": DATA, **circle},
+        r"nbs/02_more.ipynb, cell 3 .*, line 3: imports timm, which readers may not have: .* `#\| needs timm`":
             {"01_data": DATA, "02_more": ["#| default_exp more", "#| export\nx = 1", "#| test_setup\nfrom timm.models import resnet"]},
         r"nbs/03_empty.ipynb: exports nothing": {"03_empty": ["x = 1"]},
-        r"nbs/21_study.ipynb: exports; the tour and the studies": {"21_study": ["#| default_exp study", "#| export\nx = 1"]},
+        r"nbs/21_study.ipynb: exports a module; the tour and the studies": {"21_study": ["#| default_exp study", "#| export\nx = 1"]},
         r"nbs/json/: a package json exists": {"json/tool": ["#| default_exp json.tool", "#| export\nx = 1"]},
         r"nbs/mini/: a package mini exists": {"mini/tool": ["#| default_exp mini.tool", "#| export\nx = 1"]},
-        r"nbs/engine/a.ipynb: `#\| default_exp a` does not fit its place": {"engine/a": ["#| default_exp a", "#| export\nx = 1"]},
+        r"nbs/engine/a.ipynb: `#\| default_exp a` does not match the notebook's place": {"engine/a": ["#| default_exp a", "#| export\nx = 1"]},
     }
     for message, notebooks in violations.items():
         with mini_repo(notebooks) as root, pytest.raises(ValueError, match=message):
             build(root, check=True)
 
 # %% ../../nbs/workshop/rules.ipynb #22155b5e
-def test_what_the_rules_allow_is_built():
+def test_notebooks_that_keep_the_rules_are_built():
     engine = {"engine/loop": ["#| default_exp engine.loop", "#| export\nfrom mini.data import one"],
               "workshop/tool": ["#| default_exp workshop.tool", "#| export\nimport nbformat\nfrom mini.engine.loop import one"]}
     tour, study = ["from mini.data import one"], ["from mini.more import two"]

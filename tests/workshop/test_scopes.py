@@ -35,7 +35,7 @@ def test_the_names_that_a_cell_needs_are_those_that_it_reads_before_it_binds_the
     assert read_flow("def f():\n    global made\n    made = far\ng = lambda: near").later == {"f": {"far"}, "": {"near"}}
 
 # %% ../../nbs/workshop/scopes.ipynb #5a0fb1e0
-def test_magics_hide_no_names():
+def test_names_in_cells_with_magics_are_found():
     for code in ("%%time\nx = f()", "%%capture out\nx = f()", "%time x = f()", "%timeit -n 3 -r2 f()", "r = %timeit f()", "#| echo: false\n%%time\nf()"):
         assert read_flow(code).needed == ["f"], code
     assert plain_python("%%bash\nls $x") == "" and read_flow("%matplotlib inline\n!ls\nx = !ls").needed == ["get_ipython"]
@@ -90,7 +90,7 @@ def test_a_claim_becomes_a_pytest_function_that_imports_what_it_needs():
     assert "def test_three_is_more():\n    from mini.data import one\n    from data_prep.numbers import three\n" in made
 
 # %% ../../nbs/workshop/scopes.ipynb #df27a9f2
-def test_a_claim_that_is_long_or_silent_needs_results_or_touches_the_chapter_is_refused():
+def test_a_claim_that_is_long_or_asserts_nothing_or_needs_results_or_changes_the_chapter_is_refused():
     above = ["total = one() + 1\nimport math", "#| test_setup\nimport json"]
     bad = {
         "a = 1\n\nb = 2\nc = 3\nassert a + b == c": "has 4 lines; a claim has at most three",

@@ -17,7 +17,7 @@ from resnet_tutorial.workshop.mini_repository import MINI_SETTINGS, mini_repo
 from resnet_tutorial.workshop.selection import find_notebook, notebook_files, select_notebooks
 
 # %% ../../nbs/workshop/selection.ipynb #050fd4b6
-def test_a_setting_that_the_build_needs_and_does_not_find_is_named():
+def test_a_missing_setting_is_named():
     with mini_repo({}) as root:
         (root / "settings.ini").write_text(MINI_SETTINGS.replace("description = A mini library\n", ""), encoding="utf-8")
         with pytest.raises(ValueError, match="lacks description"):
@@ -25,18 +25,18 @@ def test_a_setting_that_the_build_needs_and_does_not_find_is_named():
 
 # %% ../../nbs/workshop/selection.ipynb #7088b931
 @skip_without("checkout")
-def test_the_notebooks_that_nbdev_test_would_run_are_those_that_the_build_reads():
+def test_the_build_reads_the_same_notebooks_that_nbdev_test_would_run():
     root = find_root()
     code = "from nbdev.doclinks import nbglob; print(*nbglob(as_path=True), sep='\\n')"
     with mini_repo({"01_a": ["x = 1"], "engine/b": ["x = 1"], "_draft": ["x = 1"], "engine/_old": ["x = 1"], "_off/c": ["x = 1"],
                     ".ipynb_checkpoints/01_a": ["x = 1"], ".off/d": ["x = 1"]}) as mini:
-        for place in (root, mini):  # a process of its own, since nbdev reads the settings once
+        for place in (root, mini):  # in a separate process, since nbdev reads the settings only once
             done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=True, encoding="utf-8")
             assert sorted(Path(line).resolve() for line in done.stdout.splitlines()) == sorted(notebook_files(place / "nbs"))
         assert [path.stem for path in notebook_files(mini / "nbs")] == ["01_a", "b"]
 
 # %% ../../nbs/workshop/selection.ipynb #f337baa9
-def test_a_notebook_is_found_by_number_name_and_path():
+def test_a_notebook_is_found_by_its_number_and_by_its_name_and_by_its_path():
     names = ["index", "00_runtime", "00a_drawn", "07_cam", "21_study", "90_build"]
     with mini_repo({name: ["x = 1"] for name in names}) as root:
         folder = root / "nbs"
@@ -47,7 +47,7 @@ def test_a_notebook_is_found_by_number_name_and_path():
         assert [path.stem for path in select_notebooks(["90", "index", "build", 21], folder)] == ["90_build", "index", "21_study"]
 
 # %% ../../nbs/workshop/selection.ipynb #4ef44e51
-def test_an_unknown_notebook_is_refused_with_the_known_ones_and_the_nearest_spelling():
+def test_an_unknown_notebook_is_refused_with_the_known_names_and_the_nearest_spelling():
     with mini_repo({name: ["x = 1"] for name in ("07_cam", "10_grad_cam")}) as root:
         with pytest.raises(ValueError, match="no notebook '10_gradcam'; did you mean '10_grad_cam'[?] known: 07_cam, 10_"):
             find_notebook("10_gradcam", root / "nbs")

@@ -27,7 +27,7 @@ print(json.dumps([sys.path, os.getcwd(), os.path.abspath(from_root("runs")), fil
 
 
 def origin(folder):
-    "A small repository with what the set-up cell needs, under git."
+    "Make a small git repository with what the set-up cell needs."
     root, here = Path(folder, "origin"), find_root()
     for name in ("engine/__init__.py", "engine/readers.py", "engine/hosted.py", "engine/paths.py", "engine/files.py"):
         (root / "resnet_tutorial" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def origin(folder):
 
 # %% ../../nbs/workshop/set_up_cell.ipynb #0bd7dc6b
 def machine(folder, *hosts):
-    "Folders that stand for /content and /kaggle/working, and the text of the cell for them."
+    "Make folders that stand for /content and /kaggle/working; return the text of the cell for them."
     source = set_up_source(read_template(find_root(), SETTINGS), "nbs/engine", SETTINGS)
     for place in ("/content", "/kaggle/working"):
         source = source.replace(f'"{place}"', repr(f"{folder}{place}"))
@@ -54,7 +54,7 @@ def machine(folder, *hosts):
 
 
 def run(code, cwd, address):
-    "A kernel's process: the current folder comes first on the path, as on Colab, last, as everywhere; no editable install."
+    "Run code like a kernel: the current folder is first on the path, as on Colab, and last, as everywhere; no editable install."
     packages = [place for place in sys.path if place and Path(place).name == "site-packages"]
     start = f"import sys\nsys.path = [{str(cwd)!r}, *[p for p in sys.path if p], *{packages!r}, '']\n"
     git = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{address}.insteadOf", "GIT_TERMINAL_PROMPT": "0",
@@ -66,13 +66,13 @@ def run(code, cwd, address):
 
 
 def at_home(seen, root):
-    "Whether everything was found in the repository: root first on the path, the notebook's folder, runs, packages."
+    "Tell whether everything was found in the repository: root first on the path, the notebook's folder, runs, packages."
     path, folder, runs, files = seen
     return (path[0] == str(root) and path.count(str(root)) == 1 and folder == str(root / "nbs/engine") and runs == str(root / "runs")
             and all(Path(file).is_relative_to(root) for file in files))
 
 # %% ../../nbs/workshop/set_up_cell.ipynb #d4b6954b
-def test_on_colab_and_on_kaggle_the_cell_fetches_the_repository_and_works_fresh_and_twice_and_after_a_restart():
+def test_on_colab_and_on_kaggle_the_cell_fetches_the_repository_once_and_also_works_twice_and_after_a_restart():
     for host, hosts in {"/content": ["/content"], "/kaggle/working": ["/content", "/kaggle/working"]}.items():
         with tempfile.TemporaryDirectory() as folder:
             folder = os.path.realpath(folder)
@@ -82,13 +82,13 @@ def test_on_colab_and_on_kaggle_the_cell_fetches_the_repository_and_works_fresh_
                 done, seen = run(code, place, address)
                 assert seen and at_home(seen, place / SETTINGS["repo"]) and len(done.stdout.splitlines()) == 1, done.stderr
                 assert not done.stderr
-                address = "https://nowhere.invalid/"  # the clone is there: it is not fetched again
+                address = "https://nowhere.invalid/"  # the clone exists: it is not fetched again
             assert [path.name for path in place.iterdir()] == [SETTINGS["repo"]]
             depth = subprocess.run(["git", "rev-list", "--count", "HEAD"], cwd=place / SETTINGS["repo"], capture_output=True, encoding="utf-8")
             assert depth.stdout.strip() == "1"
 
 # %% ../../nbs/workshop/set_up_cell.ipynb #6833e263
-def test_folders_of_the_host_that_are_called_like_our_packages_are_never_imported():
+def test_folders_of_the_host_with_the_names_of_our_packages_are_never_imported():
     with tempfile.TemporaryDirectory() as folder:
         folder = os.path.realpath(folder)
         address, cell = origin(folder).as_uri(), machine(folder, "/content")
@@ -102,7 +102,7 @@ def test_folders_of_the_host_that_are_called_like_our_packages_are_never_importe
             assert seen and at_home(seen, place / SETTINGS["repo"]), done.stderr
 
 # %% ../../nbs/workshop/set_up_cell.ipynb #7a8f3536
-def test_a_clone_that_fails_says_so_and_leaves_nothing_behind_that_the_next_run_would_take_for_the_repository():
+def test_a_clone_that_fails_says_so_and_leaves_nothing_that_the_next_run_would_mistake_for_the_repository():
     with tempfile.TemporaryDirectory() as folder:
         folder = os.path.realpath(folder)
         cell, place = machine(folder, "/content"), Path(f"{folder}/content")
@@ -120,8 +120,8 @@ def test_a_clone_that_fails_says_so_and_leaves_nothing_behind_that_the_next_run_
         assert seen and at_home(seen, place / SETTINGS["repo"]), done.stderr
 
 # %% ../../nbs/workshop/set_up_cell.ipynb #e38aa654
-def test_in_a_clone_the_cell_says_nothing_and_fetches_nothing_wherever_the_kernel_was_started():
-    for hosts in ([], ["/content"]):  # the second: a clone of one's own on Colab, in a mounted drive
+def test_in_a_clone_the_cell_prints_nothing_and_fetches_nothing_wherever_the_kernel_was_started():
+    for hosts in ([], ["/content"]):  # the second: the user's own clone on Colab, in a mounted drive
         with tempfile.TemporaryDirectory() as folder:
             folder = os.path.realpath(folder)
             cell, root = machine(folder, *hosts), origin(folder)
@@ -151,10 +151,10 @@ def test_the_build_writes_the_cell_into_every_notebook_of_a_repository_that_has_
             changed = json.dumps(json.loads(path.read_bytes()) | {"cells": written}).replace("pass_over_tests()", "pass_over_tests(False)")
             path.write_text(changed, encoding="utf-8")
         stale = [change_line(change) for change in build(root, check=True)]
-        assert len(stale) == 5 and all(" is different (from what the build writes" in line for line in stale), stale
+        assert len(stale) == 5 and all(" is different (from what the build adds" in line for line in stale), stale
 
 # %% ../../nbs/workshop/set_up_cell.ipynb #81973f5f
-def test_the_cell_of_this_repository_is_plain_python_that_installs_no_extra_and_hides_no_failure():
+def test_the_cell_of_this_repository_is_plain_python_that_installs_nothing_and_hides_no_failure():
     source = set_up_source(read_template(find_root(), SETTINGS), "nbs", SETTINGS)
     compile(source, "set_up_cell", "exec")
     assert source.splitlines()[-3:] == ["from resnet_tutorial.engine.readers import pass_over_tests", "", "pass_over_tests()"]

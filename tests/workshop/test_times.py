@@ -14,19 +14,19 @@ from resnet_tutorial.workshop.times import (count_words, has_fast_bf16, read_tim
 
 
 def text_cell(text):
-    "A Markdown cell as it stands in the file of a notebook."
+    "A Markdown cell as it is stored in a notebook's file."
     return {"cell_type": "markdown", "id": "a", "metadata": {}, "source": text.splitlines(keepends=True)}
 
 
 def first(number, more=""):
-    "The first cell of a chapter that has a line for its time."
+    "The first cell of a chapter, with a line for its time."
     return f"# Chapter {number}\n\n> About {number}\n\n**Time**: an hour. **Download**: nothing.{more}"
 
 
 DATA = [first("01"), "#| default_exp data", "#| export\ndef one():\n    return 1"]
 
 # %% ../../nbs/workshop/times.ipynb #9621b277
-def test_two_hundred_words_or_twenty_visible_lines_are_a_minute():
+def test_two_hundred_words_or_twenty_visible_lines_count_as_one_minute():
     assert count_words("[two words](some where.ipynb) = *and* $x$\n[![Badge](a)](b)\n") == 4
     code = {"cell_type": "code", "id": "c", "metadata": {}, "source": ["x = 1\n"] * 40}
     folded = code | {"metadata": {"jupyter": {"source_hidden": True}}}
@@ -34,14 +34,14 @@ def test_two_hundred_words_or_twenty_visible_lines_are_a_minute():
     assert reading_minutes(cells) == 5 and reading_minutes([]) == 1
 
 # %% ../../nbs/workshop/times.ipynb #74f3e779
-def test_a_processor_has_fast_bfloat16_if_it_says_so_and_nobody_has_switched_it_off():
+def test_a_processor_has_fast_bfloat16_if_it_has_the_feature_and_nobody_has_switched_it_off():
     new, old = "model name : X\nflags\t\t: fpu avx2 avx512_bf16 amx_tile", "flags\t\t: fpu avx2"
     for limit, expected in {"": True, "AVX2": False, "avx512_core": False, "AVX512_CORE_BF16": True, "AVX512_CORE_AMX": True, "ALL": True}.items():
         with mock.patch.dict("os.environ", {"ONEDNN_MAX_CPU_ISA": limit, "DNNL_MAX_CPU_ISA": ""}):
             assert has_fast_bf16(new) is expected and not has_fast_bf16(old) and not has_fast_bf16("")
 
 # %% ../../nbs/workshop/times.ipynb #04b6e20a
-def test_measured_times_go_into_the_column_of_the_processor_and_only_from_a_finished_execution_with_default_parameters():
+def test_measured_times_go_into_the_processor_s_column_and_come_only_from_a_finished_execution_with_default_parameters():
     with mini_repo({"01_data": [*DATA, "epochs = 1"], "02_more": [first("02"), "#| default_exp more", "#| export\nx = 1"]}) as root:
         home = root / "nbs"
         assert read_times(home) == {}
@@ -64,7 +64,7 @@ def test_measured_times_go_into_the_column_of_the_processor_and_only_from_a_fini
     assert len(lines) == 4 and lines[0].endswith(" s with fast bf16") and lines[1].endswith(" s without fast bf16")
 
 # %% ../../nbs/workshop/times.ipynb #1024f8f4
-def test_a_time_is_said_in_round_numbers_and_says_less_where_less_is_known():
+def test_a_time_is_stated_in_round_numbers_and_leaves_out_what_is_not_known():
     assert [spoken(seconds) for seconds in (0.2, 7.4, 43.6, 94, 96, 200)] == [
         (1, "seconds"), (7, "seconds"), (45, "seconds"), (95, "seconds"), (2, "minutes"), (3, "minutes")]
     assert time_line(14, 41.2, 88) == "**Time**: 14 minutes to read, 40 seconds to run (two cores with fast bf16; 90 without)."
@@ -74,7 +74,7 @@ def test_a_time_is_said_in_round_numbers_and_says_less_where_less_is_known():
     assert time_line(3, None, None) == "**Time**: 3 minutes to read."
 
 # %% ../../nbs/workshop/times.ipynb #55bab52e
-def test_the_build_keeps_the_line_up_to_date_with_the_file_and_the_text_and_leaves_the_rest_of_the_line_alone():
+def test_the_build_updates_the_time_from_the_file_and_the_text_and_does_not_change_the_rest_of_the_line():
     own = " The study takes 2.5 hours on photographs. **Before this**: 01"
     with mini_repo({"01_data": DATA, "21_study": [first("21", own), "# text\nx = 1"], "engine/loop": [first("x"), "#| default_exp engine.loop", "#| export\nz = 1"]}) as root:
         build(root)
@@ -94,7 +94,7 @@ def test_the_build_keeps_the_line_up_to_date_with_the_file_and_the_text_and_leav
     assert len(stale) == 1 and stale[0].startswith("nbs/21_study.ipynb is different")
 
 # %% ../../nbs/workshop/times.ipynb #d005c96e
-def test_the_table_of_routes_adds_up_what_was_measured_and_prefers_a_route_that_was_executed_as_a_whole():
+def test_the_table_of_routes_adds_up_measured_times_and_prefers_the_time_of_a_route_executed_as_a_whole():
     texts = {f"{number:02}_a": first(f"{number:02}") for number in (0, 8, 9, 10, 12)}
     texts["13_a"] = first("13", " **Before this**: 09, engine/loop\n\n" + "word " * 20_000)
     books = {name: [text_cell(text)] for name, text in texts.items()}

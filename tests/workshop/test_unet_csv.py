@@ -15,7 +15,7 @@ SOURCE = "residual_unet_resnext50.csv"
 
 
 def loaded(text, name, **options):
-    "The recipe in a CSV of this text."
+    "Load the recipe from a CSV file with this text."
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_text(text, encoding="utf-8")
@@ -23,28 +23,28 @@ def loaded(text, name, **options):
 
 # %% ../../nbs/workshop/unet_csv.ipynb #a1ae795d
 def table_file(folder, **changes):
-    "A table with the source's keys."
+    "Write a table with the keys of the original program."
     rows = {"modelPath": "best.safetensors", "dataInfosPath": "None", "classNamePath": "None", "imageSize": "48", "resultsSubjects": "Accuracy"}
     path = Path(folder) / "x_analysis_recommended.csv"
     path.write_text("".join(f"{key},{value}\n" for key, value in (rows | changes).items() if value is not None), encoding="utf-8")
     return path
 
 # %% ../../nbs/workshop/unet_csv.ipynb #8152c3fc
-def test_the_csv_of_the_residual_u_net_system_is_the_recipe_beside_it():
+def test_the_csv_of_the_residual_u_net_system_equals_the_yaml_recipe_of_the_same_name():
     own, twin = load_csv(SOURCE), load_recipe("residual_unet_resnext50")
-    assert differences(own, twin).keys() == {"data", "device"}  # its table names the places of its author's machine
+    assert differences(own, twin).keys() == {"data", "device"}  # the table names paths on its author's machine
     assert (own.batch_size, own.optimizer, own.learning_rate, own.weight_decay) == (64, "adam", 1e-3, 0)
     assert (own.schedule, own.epochs, own.balance_classes, own.image_size) == ("constant", 100, True, 256)
 
 # %% ../../nbs/workshop/unet_csv.ipynb #2313e63f
-def test_a_csv_starts_from_its_model_file_where_that_is_one_and_says_so_where_it_is_not():
+def test_training_starts_from_the_model_file_of_a_csv_or_says_that_there_is_none():
     from contextlib import redirect_stdout
     from io import StringIO
 
     text = find_recipe(SOURCE).read_text(encoding="utf-8").replace("modelPath,None", "modelPath,start.pt")
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "v.1.csv").write_text(text + "model,unet_small\n", encoding="utf-8")
-        for expected in ("start.pt is no file: training starts from fresh weights", ""):
+        for expected in ("start.pt is not a file: training starts from fresh weights", ""):
             with redirect_stdout(StringIO()) as said:
                 recipe = load_csv(Path(folder) / "v.1.csv", data_root=folder, out_dir="/runs")
             assert expected in said.getvalue()
@@ -94,7 +94,7 @@ def test_overrides_change_a_csv_like_any_recipe():
     assert (recipe.epochs, recipe.device, recipe.batch_size, recipe.name) == (2, "auto", 8, "residual_unet_resnext50_epochs2")
 
 # %% ../../nbs/workshop/unet_csv.ipynb #30155b4d
-def test_a_csv_is_read_by_its_own_loader_and_everything_else_by_the_usual_one():
+def test_a_csv_is_read_by_its_own_loader_and_other_recipes_by_the_usual_one():
     assert loader_for("variable_0.csv") is loader_for(Path("x.CSV")) is load_csv
     assert loader_for("embedded_pets") is loader_for("mine.yaml") is load_recipe
     with pytest.raises(ValueError, match="holds no recipe: expected lines such as 'epochs: 8'"):
@@ -103,18 +103,18 @@ def test_a_csv_is_read_by_its_own_loader_and_everything_else_by_the_usual_one():
         load_csv("residual_unet_imagenet.csv")
 
 # %% ../../nbs/workshop/unet_csv.ipynb #5b734093
-def test_mistakes_in_a_table_are_named_with_their_line():
+def test_a_mistake_in_a_table_is_reported_with_its_line_or_key():
     with tempfile.TemporaryDirectory() as folder:
         for changes, message in (
             ({"modelPth": "x"}, "line 6: 'modelPth,x': did you mean 'modelPath'"), ({"imageSize": None}, "lacks imageSize"),
-            ({"resultsSubjects": "Accuracy/Beauty"}, "resultsSubjects Beauty unknown"), ({"imageSize": "big"}, "imageSize big: expected the side"),
+            ({"resultsSubjects": "Accuracy/Beauty"}, "unknown resultsSubjects Beauty"), ({"imageSize": "big"}, "imageSize big: expected the side"),
             ({"modelPath": "x.pt"}, "modelPath x.pt: expected best.safetensors"), ({"modelPath": "None"}, "modelPath None: expected best"),
         ):
             with pytest.raises(ValueError, match=re.escape(message)):
                 read_analysis(table_file(folder, **changes))
 
 # %% ../../nbs/workshop/unet_csv.ipynb #c36cc7c1
-def test_the_recommended_table_names_the_best_weights_by_their_place_in_the_folder_and_can_be_read():
+def test_the_recommended_table_names_the_best_weights_relative_to_the_folder_and_is_readable():
     with tempfile.TemporaryDirectory() as folder:
         table = recommend_analysis(Path(folder), Recipe(name="r", epochs=1, image_size=48, out_dir=folder))
         assert table.name == "r_analysis_recommended.csv"
@@ -126,7 +126,7 @@ def test_the_recommended_table_names_the_best_weights_by_their_place_in_the_fold
         assert table.read_text(encoding="utf-8") == "edited"
 
 # %% ../../nbs/workshop/unet_csv.ipynb #d9f35669
-def test_nothing_in_the_engine_knows_these_tables():
+def test_the_engine_knows_nothing_about_these_tables():
     from resnet_tutorial.engine.paths import find_root
 
     engine = {path.name: path.read_text(encoding="utf-8") for path in (find_root() / "resnet_tutorial" / "engine").glob("*.py")}
