@@ -316,7 +316,7 @@ class AxisTracker(TorchDispatchMode):
         return _is_map_layout(self.layout(tensor), len(tensor) == self.batch)
 
     def names(self, tensor) -> str:
-        "Its axes in words, such as `(B, h, w, C)`."
+        "The axes as text, such as `(B, h, w, C)`."
         if (layout := self.layout(tensor)) is None:
             return "unknown axes"
         words = [_in_words(axis) for axis in layout]

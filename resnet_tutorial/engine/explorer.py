@@ -83,7 +83,7 @@ class PictureMaps:
         cams, names = self.look(number)[method], self.run.class_names
         h, w = cams.maps[layer].shape[-2:]
         p, said = cams.logits[0].softmax(0).max(0)
-        return f"true {names[self.labels[number]]}, says {names[said]} ({p:.0%}); {method} of {names[target]} at {layer}, {h} x {w}"
+        return f"true {names[self.labels[number]]}, predicted {names[said]} ({p:.0%}); {method} of {names[target]} at {layer}, {h} x {w}"
 
 # %% ../../nbs/engine/explorer.ipynb #3a0e3dff
 def _make_controls(maps: PictureMaps, number: int = 0) -> dict[str, widgets.Widget]:

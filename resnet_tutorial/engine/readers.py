@@ -19,7 +19,7 @@ _TEST = re.compile(r"\s*#\s*\|\s*(?:(?:test|test_setup)(?=[\s:]|$)|eval\s*:\s*fa
 def is_test_cell(
     source: str,  # the text of a code cell
 ) -> bool:
-    "Whether `#| test`, `#| test_setup` or `#| eval: false` stands above the first line of code."
+    "Whether `#| test`, `#| test_setup` or `#| eval: false` comes before the first line of code."
     return any(map(_TEST.match, takewhile(_ABOVE_CODE.match, source.splitlines())))
 
 # %% ../../nbs/engine/readers.ipynb #2fe14749
