@@ -38,7 +38,7 @@ def repeat_options(
     "Repeat an option of several words before each of them."
     repeated, option = [], None
     for i, word in enumerate(words):
-        if word == "--":  # nothing behind it is an option
+        if word == "--":  # nothing after it is an option
             return repeated + words[i:]
         if not re.match(r"-(?![\d.])", word):
             repeated += [option, word] if option else [word]
@@ -53,14 +53,14 @@ def repeat_options(
 # %% ../nbs/preparation/command.ipynb #24dabf75
 N = Annotated[int | None, typer.Option(help="embedded_*: images to draw (default 2400).", metavar="INT")]
 SIZE = Annotated[int | None, typer.Option(help="embedded_*: side in pixels (default 96).", metavar="INT")]
-SHORTCUT = "embedded_pets: share of images with a tag that gives the class away (default 0)."
-CLASS_NAMES = "imagenet: a file of lines 'wnid name, synonym' that lies elsewhere than beside the images."
-SPLIT = ("0.8 0.1 0.1, or counts 17000 4000 4000, or official, or official 0.2 (that share of train for val), "
-         "or fold 2 5 (the second of five is the test).")
-SOURCE = "Folder or archive to read; without it: --data-root, else download where no account is needed."
-GROUPS = "What may not be divided: none, folder, a regular expression on the file name, or a CSV with path,group."
-LAYOUT = "manifest (moves nothing), copy or link into split/class/ folders."
-OPTIONS = ("n", "size", "shortcut", "both", "breeds", "drop_rotated", "class_names")  # those of single sources
+SHORTCUT = "embedded_pets: fraction of images with a tag that reveals the class (default 0)."
+CLASS_NAMES = "imagenet: a file of lines 'wnid name, synonym', if it is not beside the images."
+SPLIT = ("0.8 0.1 0.1, or counts 17000 4000 4000, or official, or official 0.2 (this fraction of train for val), "
+         "or fold 2 5 (the second of five folds is the test split).")
+SOURCE = "Folder or archive to read; without it: --data-root, or a download if no account is needed."
+GROUPS = "Images that must stay in one split: none, folder, a regular expression on the file name, or a CSV with path,group."
+LAYOUT = "manifest (leaves files in place), or copy or link into split/class/ folders."
+OPTIONS = ("n", "size", "shortcut", "both", "breeds", "drop_rotated", "class_names")  # options of single sources
 
 # %% ../nbs/preparation/command.ipynb #fb62ac2d
 @app.command(epilog=EXAMPLES)
@@ -69,16 +69,16 @@ def command(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(SOURCES)}.", metavar="NAME")],
     out: Annotated[str, typer.Option(help="Folder to write.", metavar="DIR")],
     source: Annotated[str | None, typer.Option(help=SOURCE, metavar="PATH")] = None,
-    data_root: Annotated[str, typer.Option(help="Folder that holds sources under their usual names.", metavar="DIR")] = "",
-    cache: Annotated[str | None, typer.Option(help="Where downloads are kept (default: the user's cache folder).", metavar="DIR")] = None,
+    data_root: Annotated[str, typer.Option(help="Folder that contains sources under their usual names.", metavar="DIR")] = "",
+    cache: Annotated[str | None, typer.Option(help="Folder for downloads (default: the user's cache folder).", metavar="DIR")] = None,
     split: Annotated[list[str] | None, typer.Option(help=SPLIT, metavar="PART ...")] = None,
     split_numbers: Annotated[list[str] | None, typer.Option(help="By file number: train 0-9999 test 10000-12499.", metavar="WORD ...")] = None,
-    seed: Annotated[int, typer.Option(help="Another seed, another split.", metavar="INT")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the split.", metavar="INT")] = 0,
     layout: Annotated[str, typer.Option(help=LAYOUT, metavar="LAYOUT")] = "manifest",
     groups: Annotated[str | None, typer.Option(help=GROUPS, metavar="RULE")] = None,
-    duplicates: Annotated[str, typer.Option(help="Identical means the same bytes or the same pixels.", metavar="KIND")] = "bytes",
-    force: Annotated[bool, typer.Option("--force", help="Replace what other arguments have made at --out.")] = False,
-    workers: Annotated[int, typer.Option(help="0: one a core.", metavar="INT")] = 0,
+    duplicates: Annotated[str, typer.Option(help="Whether duplicates have the same bytes or the same pixels.", metavar="KIND")] = "bytes",
+    force: Annotated[bool, typer.Option("--force", help="Replace a data set made with other arguments at --out.")] = False,
+    workers: Annotated[int, typer.Option(help="0: one per core.", metavar="INT")] = 0,
     chart: Annotated[bool, typer.Option("--chart", help="Also write counts.png, a bar chart, into --out.")] = False,
     n: N = None,
     size: SIZE = None,
@@ -93,11 +93,11 @@ def command(
 
 # %% ../nbs/preparation/command.ipynb #69f55ded
 def _run(given: dict) -> None:
-    "Prepare what the command line asks for and say what came out; `given` has its words by the names in `command`."
+    "Prepare the requested data set and print a summary; `given` maps the parameters of `command` to their values."
     options = {k: v for k in OPTIONS if (v := given.pop(k)) is not None}
     chart, several = given.pop("chart"), {k: list(given.pop(k) or []) or None for k in ("split", "split_numbers")}
     out = prepare(given.pop("name"), given.pop("out"), given.pop("source"), **several, **given, **options)
-    with partial_folder(out) if chart else nullcontext():  # nobody replaces `out` while the chart is written into it
+    with partial_folder(out) if chart else nullcontext():  # lock `out` while the chart is written
         typer.echo(printable(summary(out), keep="\n"))
         if chart:
             save_counts(read_info(out), out / "counts.png")
@@ -105,7 +105,7 @@ def _run(given: dict) -> None:
 
 
 def main(words: list[str] | None = None) -> None:
-    "End with exit code 0, or 2 and one message on stderr."
+    "Run the command; end with exit code 0, or 2 and one message on stderr."
     print_any_text()
     try:
         app(repeat_options(sys.argv[1:] if words is None else words), prog_name="python -m data_prep")

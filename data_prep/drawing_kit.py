@@ -13,9 +13,9 @@ SUBROWS = 4     # each row of pixels is sampled by four lines
 
 def coverage(
     points: np.ndarray,  # (N, 2) one polygon or (P, N, 2) several, x and y in pixels
-    size: int,           # side of the square picture
-) -> tuple[slice, slice, np.ndarray] | None:  # rows, columns, share of each pixel inside (h, w); None: outside
-    "How much of each pixel the polygons cover, in integers only: equal on every processor."
+    size: int,           # side of the square image
+) -> tuple[slice, slice, np.ndarray] | None:  # rows, columns, covered fraction of each pixel (h, w); None: outside
+    "The fraction of each pixel that the polygons cover, from integers only: the same on every CPU."
     corners = np.rint(np.asarray(points, np.float64) * SUBPIXELS).astype(np.int64)
     corners = corners[None] if corners.ndim == 2 else corners
     (left, top), (right, bottom) = corners.min((0, 1)) // SUBPIXELS, corners.max((0, 1)) // SUBPIXELS + 1
@@ -31,7 +31,7 @@ def _limit(values, low, high):
 
 
 def _crossings(corners, first_row, last_row):
-    "Where the edges cross the sample lines: sample rows, x in subpixels, direction."
+    "The crossings of edges and sample lines: sample rows, x in subpixels, direction."
     x0, y0 = corners.reshape(-1, 2).T
     x1, y1 = np.concatenate((corners[:, 1:], corners[:, :1]), 1).reshape(-1, 2).T
     step, half = SUBPIXELS // SUBROWS, SUBPIXELS // SUBROWS // 2
@@ -45,7 +45,7 @@ def _crossings(corners, first_row, last_row):
 
 # %% ../nbs/preparation/drawing.ipynb #3a376964
 def _spans(rows, xs, direction, left, right, top, bottom):
-    "Covered share of each pixel: each crossing switches the rest of its line on or off."
+    "The covered fraction of each pixel: each crossing switches the rest of its line on or off."
     width, height = right - left, bottom - top
     xs = _limit(xs - left * SUBPIXELS, 0, width * SUBPIXELS)
     cell, part = (rows // SUBROWS - top) * (width + 2) + xs // SUBPIXELS, xs % SUBPIXELS
@@ -63,21 +63,21 @@ def grid(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 # %% ../nbs/preparation/drawing.ipynb #35fb57f7
 class Canvas:
-    "A square picture that also remembers which part each pixel shows."
+    "A square image that also records which part each pixel shows."
 
     def __init__(self, size: int):
         self.size = size
         self.pixels = np.zeros((size, size, 3), np.float32)  # colours, 0..255
-        self.parts = np.zeros((size, size), np.uint8)        # 0: nothing that counts
+        self.parts = np.zeros((size, size), np.uint8)        # 0: background
 
     def fill(
         self,
-        points: np.ndarray,        # polygon (N, 2) or polygons (P, N, 2); the picture is the unit square
+        points: np.ndarray,        # polygon (N, 2) or polygons (P, N, 2); the image is the unit square
         colour: np.ndarray,        # (3,) or, for a texture, (size, size, 3)
-        opacity: float = 1.0,      # 0 unseen, 1 covers all
-        part: int | None = None,   # what the pixels show from now on; None: as before
-        only: tuple[int, ...] = (),  # paint only where these parts are; empty: everywhere
-        share: float = 0.5,        # pixels covered by at least this much change their part
+        opacity: float = 1.0,      # 0: invisible, 1: opaque
+        part: int | None = None,   # the new part of the pixels; None: unchanged
+        only: tuple[int, ...] = (),  # paint only on these parts; empty: everywhere
+        share: float = 0.5,        # pixels of which at least this fraction is covered change their part
     ) -> None:
         found = coverage(np.asarray(points) * self.size, self.size)
         if found is None:
@@ -92,7 +92,7 @@ class Canvas:
             self.parts[rows, columns][alpha >= share] = part
 
     def glow(self, x: float, y: float, a: float, b: float, colour: np.ndarray, opacity: float) -> None:
-        "A soft spot (a shadow, a shine): strongest in the middle, gone at half axes a and b."
+        "Paint a soft spot (a shadow, a highlight), strongest in the middle and zero at half axes a and b."
         ends = np.array((x - a, x + a, y - b, y + b)) * self.size + (0, 1, 0, 1)
         left, right, top, bottom = (int(v) for v in np.clip(ends, 0, self.size))
         xs, ys = (line[top:bottom, left:right] for line in grid(self.size))
@@ -106,13 +106,13 @@ CIRCLE = np.stack((np.cos(ANGLES), np.sin(ANGLES)), 1)
 
 
 def place(points, x: float, y: float, scale: float = 1.0, angle: float = 0.0, flip: float = 1.0) -> np.ndarray:
-    "Mirror (flip -1), enlarge, turn and move points (..., 2)."
+    "Mirror (flip -1), scale, rotate and move points (..., 2)."
     c, s = scale * np.cos(angle), scale * np.sin(angle)
     return points @ np.array(((flip * c, flip * s), (-s, c))) + (x, y)
 
 
 def ellipse(x: float, y: float, a: float, b: float | None = None, angle: float = 0.0) -> np.ndarray:
-    "Corners (36, 2) of an ellipse with half axes `a` and `b`, turned by `angle`."
+    "Corners (36, 2) of an ellipse with half axes `a` and `b`, rotated by `angle`."
     return place(CIRCLE * (a, a if b is None else b), x, y, 1.0, angle)
 
 # %% ../nbs/preparation/drawing.ipynb #12080a19
@@ -128,7 +128,7 @@ def smooth(points, times: int = 2, closed: bool = True) -> np.ndarray:
 
 
 def rounded(points, share: float = 0.16) -> np.ndarray:
-    "A polygon whose sides stay straight and whose corners are round."
+    "Round the corners of a polygon but keep its sides straight."
     points = np.asarray(points, np.float64)
     before, after = np.roll(points, 1, 0), np.roll(points, -1, 0)
     corners = np.stack((points + share * (before - points), points, points + share * (after - points)), 1)
@@ -148,7 +148,7 @@ def stroke(points, start: float, end: float | None = None) -> np.ndarray:
 # %% ../nbs/preparation/drawing.ipynb #106a729e
 @lru_cache(maxsize=256)
 def _weights(size, cells):
-    "(size, cells + 1) matrix that blends neighbouring grid values smoothly."
+    "(size, cells + 1) matrix that interpolates smoothly between neighbouring grid values."
     position = (np.arange(size) + 0.5) / size * cells
     low = np.minimum(position.astype(int), cells - 1)
     t = position - low
@@ -159,45 +159,45 @@ def _weights(size, cells):
 
 
 def noise(rng: np.random.Generator, size: int, columns: int, rows: int | None = None) -> np.ndarray:
-    "A smooth random field (size, size) in 0..1 with so many cells across and down."
+    "A smooth random field (size, size) in 0..1 with the given number of cells across and down."
     rows = columns if rows is None else rows
     values = rng.random((rows + 1, columns + 1)).astype(np.float32)
     return _weights(size, rows) @ values @ _weights(size, columns).T
 
 # %% ../nbs/preparation/drawing.ipynb #61fe0a0e
 def mix(first, second, tone) -> np.ndarray:
-    "Colour field between two colours (3,): tone 0 gives the first, 1 the second."
+    "A colour field between two colours (3,): tone 0 gives the first, 1 the second."
     first, second = np.asarray(first, np.float32), np.asarray(second, np.float32)
     return first + np.asarray(tone, np.float32)[..., None] * (second - first)
 
 
 def soft(values, width: float) -> np.ndarray:
-    "A step from 0 to 1 at zero, `width` wide."
+    "A ramp from 0 to 1 around zero, `width` wide."
     return np.clip(values / width + 0.5, 0, 1)
 
 
 def pick(rng: np.random.Generator, choices):
-    "One of the choices."
+    "A random one of the choices."
     return choices[int(rng.integers(len(choices)))]
 
 # %% ../nbs/preparation/drawing.ipynb #6eb903d5
 @dataclass(frozen=True)
 class Drawing:
-    "A picture and the truth about it."
+    "An image and its ground truth."
     image: np.ndarray                # uint8 (size, size, 3), RGB
-    label: int                       # index of the class; -1: more than one class is in the picture
+    label: int                       # index of the class; -1: more than one class is in the image
     class_name: str                  # its name; "both" when the label is -1
-    box: tuple[int, int, int, int]   # x0, y0, x1, y1 of the visible object; x1 and y1 lie just outside
+    box: tuple[int, int, int, int]   # x0, y0, x1, y1 of the visible object; x1 and y1 are just outside
     mask: np.ndarray                 # bool (size, size): the visible object
-    evidence: np.ndarray             # bool (size, size): what tells the class; part of the mask
-    masks: dict[str, np.ndarray] = field(default_factory=dict)      # the mask of each class in the picture
+    evidence: np.ndarray             # bool (size, size): what determines the class; part of the mask
+    masks: dict[str, np.ndarray] = field(default_factory=dict)      # the mask of each class in the image
     evidences: dict[str, np.ndarray] = field(default_factory=dict)  # the evidence of each class
     boxes: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)  # the box of each class
-    tag: tuple[int, int, int, int] | None = None  # box of the photographer's tag, where there is one
+    tag: tuple[int, int, int, int] | None = None  # box of the photographer's tag, if there is one
 
 # %% ../nbs/preparation/drawing.ipynb #607726a7
 def box_around(mask: np.ndarray) -> tuple[int, int, int, int]:
-    "The smallest half-open box x0, y0, x1, y1 that holds all true pixels of a mask (H, W)."
+    "The smallest half-open box x0, y0, x1, y1 that contains all true pixels of a mask (H, W)."
     columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     if not len(rows):
         raise ValueError("box_around needs a mask with at least one true pixel, got an empty one")
@@ -205,10 +205,10 @@ def box_around(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def check_arguments(index: int, seed: int, size: int, label: int | None, classes: tuple[str, ...]) -> None:
-    "Refuse what no picture can be drawn from."
+    "Raise ValueError for arguments from which no image can be drawn."
     if index < 0 or seed < 0:
-        raise ValueError(f"index and seed are whole numbers from 0 on, got index {index} and seed {seed}")
+        raise ValueError(f"index and seed must be integers of at least 0, got index {index} and seed {seed}")
     if not 32 <= size <= 512:
-        raise ValueError(f"size is the side of the picture, 32 to 512 pixels, got {size}")
+        raise ValueError(f"size, the side of the image, must be 32 to 512 pixels, got {size}")
     if label is not None and label not in range(len(classes)):
-        raise ValueError(f"label is one of {', '.join(f'{k} ({name})' for k, name in enumerate(classes))}, got {label}")
+        raise ValueError(f"label must be one of {', '.join(f'{k} ({name})' for k, name in enumerate(classes))}, got {label}")

@@ -18,24 +18,24 @@ DRAWERS = {"embedded_pets": (draw_pet, PET_CLASSES), "embedded_fundus": (draw_fu
 
 def draw(
     name: str,       # "embedded_pets" or "embedded_fundus"
-    n: int,          # how many pictures
-    seed: int = 0,   # another seed, other pictures
+    n: int,          # number of images
+    seed: int = 0,   # random seed of the data set
     size: int = 96,  # side in pixels, 32 to 512
-    start: int = 0,  # index of the first
-    **options,       # `shortcut`, `both` and `label`, as `draw_pet` has them
+    start: int = 0,  # index of the first image
+    **options,       # `shortcut`, `both` and `label`, as in `draw_pet`
 ) -> Iterator[Drawing]:
-    "Draw the pictures start, start + 1, ... of an embedded data set, one at a time."
+    "Draw the images start, start + 1, ... of an embedded data set, one at a time."
     if name not in DRAWERS:
-        raise ValueError(f"no embedded data set is called {name!r}: choose from {', '.join(DRAWERS)}")
+        raise ValueError(f"there is no embedded data set {name!r}: choose from {', '.join(DRAWERS)}")
     return (DRAWERS[name][0](index, seed=seed, size=size, **options) for index in range(start, start + n))
 
 # %% ../nbs/preparation/drawing.ipynb #0c1f03b5
 def contact_sheet(
-    images,           # drawings or uint8 arrays (H, W, 3), all of one size
+    images,           # drawings or uint8 arrays (H, W, 3), all of the same size
     columns: int = 8,
     gap: int = 2,     # white pixels between them
 ) -> np.ndarray:      # uint8 (rows, columns, 3)
-    "Put pictures side by side, row by row."
+    "Arrange images in rows."
     images = [getattr(image, "image", image) for image in images]
     height, width = images[0].shape[:2]
     rows, columns = -(-len(images) // columns), min(columns, len(images))

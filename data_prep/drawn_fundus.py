@@ -16,7 +16,7 @@ LESION = 2
 
 # %% ../nbs/preparation/drawing.ipynb #ccb635d9
 def paint_retina(canvas: Canvas, rng: np.random.Generator) -> tuple[np.ndarray, float, int]:
-    "The orange disc with its mottling and vignette; its colour (3,), its radius and the side of the nose."
+    "Paint the orange disc with mottling and vignetting; return its colour (3,), its radius and the side of the nose."
     (x, y), size = grid(canvas.size), canvas.size
     colour = pick(rng, RETINAS) * rng.uniform(0.85, 1.12) + rng.uniform(-8, 8, 3)
     radius, nose, (dx, dy) = rng.uniform(0.44, 0.48), pick(rng, (-1, 1)), rng.uniform(-0.08, 0.08, 2)
@@ -28,14 +28,14 @@ def paint_retina(canvas: Canvas, rng: np.random.Generator) -> tuple[np.ndarray, 
 
 
 def paint_macula(canvas, colour, x, y, radius, rng):
-    "The darker spot of sharpest sight with a glint in its pit."
+    "Paint the darker spot of sharpest vision with a glint in its pit."
     half = radius * rng.uniform(0.36, 0.5)
     canvas.glow(x, y, half, half, colour * (0.5, 0.38, 0.36), 0.6)
     canvas.fill(ellipse(x, y, 0.022 * radius), colour + (60, 60, 50), 0.6)
 
 # %% ../nbs/preparation/drawing.ipynb #e312bece
 def paint_disc(canvas, colour, x, y, radius, rng):
-    "The pale head of the optic nerve with its cup; its size."
+    "Paint the pale head of the optic nerve with its cup."
     a = radius * rng.uniform(0.15, 0.19)
     b, cup = a * rng.uniform(1.0, 1.18), rng.uniform(0.35, 0.6)
     pale = np.minimum(colour * 0.5 + (130, 120, 70), 255)
@@ -46,7 +46,7 @@ def paint_disc(canvas, colour, x, y, radius, rng):
 
 # %% ../nbs/preparation/drawing.ipynb #610fb727
 def grow_vessels(rng, starts, angles, bends, step, count=22):
-    "Paths (N, count, 2) from starts (N, 2): each turns by its bend and wavers."
+    "Paths (N, count, 2) from starts (N, 2): each turns by its bend plus random wavering."
     waver = rng.uniform(-0.2, 0.2, (len(angles), count))
     turns = angles[:, None] + np.cumsum(bends[:, None] + waver, 1)
     steps = np.stack((np.cos(turns), np.sin(turns)), -1) * np.reshape(step, (-1, 1, 1))
@@ -64,8 +64,8 @@ def branch(rng, paths, step, count=14):
 
 # %% ../nbs/preparation/drawing.ipynb #f80d13f4
 def paint_vessels(canvas, colour, x, y, radius, nose, rng):
-    "Four arcades from the disc, each an artery and a wider, darker vein, with branches and twigs."
-    up, outward = np.array([-1, -1, 1, 1]), np.array([0, 1, 0, 1])  # above or below; around the macula or to the nose
+    "Paint four arcades from the disc, each an artery and a wider, darker vein, with branches and twigs."
+    up, outward = np.array([-1, -1, 1, 1]), np.array([0, 1, 0, 1])  # above or below; around the macula or towards the nose
     across = nose * np.where(outward, 1, -1)
     angles = np.arctan2(up, across * np.where(outward, 0.9, 0.25))
     bends, step = -np.where(outward, 0.015, 0.075) * up * across, np.where(outward, 0.05, 0.072) * radius
@@ -93,7 +93,7 @@ def plan_lesions(rng, radius, disc):
 
 # %% ../nbs/preparation/drawing.ipynb #9f3789a3
 def paint_lesions(canvas, blots, label, colour):
-    "Waxy yellow specks (1) or dark red blots (2), in the same places and nearly the same shapes."
+    "Paint waxy yellow specks (1) or dark red blots (2), in the same positions and nearly the same shapes."
     middles, inside = blots.mean(1, keepdims=True), (RETINA, LESION)
     if label == 1:
         waxy = np.minimum(colour * 0.25 + (190, 180, 110), 255)
@@ -104,7 +104,7 @@ def paint_lesions(canvas, blots, label, colour):
 
 
 def paint_harmless(canvas, colour, radius, rng):
-    "What a healthy eye may show too: faint drusen, a freckle, the glare of the camera."
+    "Paint what healthy eyes may also show: faint drusen, a freckle, the glare of the camera."
     drusen, freckle, glare = rng.random(3)
     spots = 0.5 + rng.uniform(-0.6, 0.6, (10, 2)) * radius
     sizes, (angle, far) = rng.uniform(0.02, 0.04, 10) * radius, rng.uniform(0, 1, 2)
@@ -119,11 +119,11 @@ def paint_harmless(canvas, colour, radius, rng):
 
 # %% ../nbs/preparation/drawing.ipynb #15920e47
 def draw_fundus(
-    index: int,                # which picture; its class is index % 3
-    seed: int = 0,             # another seed, other pictures
+    index: int,                # number of the image; its class is index % 3
+    seed: int = 0,             # random seed of the data set
     size: int = 96,            # side in pixels, 32 to 512
-    label: int | None = None,  # draw this class whatever the index: the picture's twin
-) -> Drawing:                  # mask: the retina; evidence: the lesions, none where the label is 0
+    label: int | None = None,  # draw this class instead: gives the image's twin
+) -> Drawing:                  # mask: the retina; evidence: the lesions, none if the label is 0
     "Draw the back of an eye: normal, with exudates or with haemorrhages. A drawing, of no medical use."
     check_arguments(index, seed, size, label, FUNDUS_CLASSES)
     label = index % 3 if label is None else label
@@ -143,7 +143,7 @@ def draw_fundus(
 
 # %% ../nbs/preparation/drawing.ipynb #82c667b6
 def expose(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
-    "The camera: exposure, a shade of colour, grain; uint8 (size, size, 3)."
+    "Apply the camera's exposure, colour cast and grain; uint8 (size, size, 3)."
     exposure = rng.uniform(0.78, 1.15) * (1 + rng.uniform(-0.04, 0.04, 3))
     grain = rng.standard_normal(canvas.pixels.shape, np.float32) * np.float32(rng.uniform(1.0, 3.0))
     lit = (canvas.pixels * exposure.astype(np.float32) + grain) * (canvas.parts > 0)[..., None]

@@ -23,7 +23,7 @@ SKINS = np.array([(238, 176, 166), (222, 158, 140), (196, 140, 128), (240, 204, 
 
 # %% ../nbs/preparation/drawing.ipynb #83562371
 def fur(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
-    "A coat (size, size, 3): plain, tabby, patched or shaded; and its pale colour (3,)."
+    "A coat (size, size, 3), plain, tabby, patched or shaded, and its pale colour (3,)."
     first, second = pick(rng, COATS) * rng.uniform(0.88, 1.08) + rng.uniform(-7, 7, 3)
     (x, y), warp, spots = grid(size), noise(rng, size, 4), noise(rng, size, 7)
     waves, angle = rng.uniform(11, 17), rng.uniform(-0.5, 0.5)
@@ -36,24 +36,24 @@ def fur(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
 # %% ../nbs/preparation/drawing.ipynb #cf33de47
 @dataclass(frozen=True)
 class Pet:
-    "All that is random about an animal. Nothing in it depends on the class."
+    "All random properties of an animal. None of them depends on the class."
     x: float                # middle of the head, in the unit square
     y: float
     r: float                # radius of the head
     roll: float             # tilt of the head, radians
     yaw: float              # turn of the head, -1 left .. 1 right
     pose: str               # sitting, standing or lying
-    side: int               # where body and tail are: -1 left, 1 right
-    coat: np.ndarray        # (size, size, 3) the fur
-    pale: np.ndarray        # (3,) chest and paws
+    side: int               # side of the body and tail: -1 left, 1 right
+    coat: np.ndarray        # (size, size, 3) fur
+    pale: np.ndarray        # (3,) colour of chest and paws
     muzzle: np.ndarray      # (3,)
     eye: np.ndarray         # (3,)
     nose: np.ndarray        # (3,)
     skin: np.ndarray        # (3,) inside of a pointed ear
     collar: np.ndarray | None   # (3,), None: no collar
-    ears: np.ndarray        # (5,) in 0..1: length, tone, kind, and the turn of the left and the right one
+    ears: np.ndarray        # (5,) in 0..1: length, tone, kind, and the angles of the left and right ear
     tail: np.ndarray        # (2,) in 0..1: length and swing
-    tongue: bool            # a dog that pants
+    tongue: bool            # whether a dog pants
 
     def on_body(self, points): return place(points, self.x, self.y, self.r, 0.0, self.side)
     def on_head(self, points): return place(points, self.x, self.y, self.r, self.roll)
@@ -61,7 +61,7 @@ class Pet:
 
 # %% ../nbs/preparation/drawing.ipynb #788c5295
 def plan_pet(rng: np.random.Generator, size: int) -> Pet:
-    "Draw every random number of an animal before its class is looked at."
+    "Draw every random number of an animal before its class is used."
     r = rng.uniform(0.13, 0.2)
     x, y = rng.uniform(1.2 * r, 1 - 1.2 * r), rng.uniform(1.5 * r, 1.5 * r + 0.85 * (1 - 3.6 * r))
     coat, pale = fur(rng, size)
@@ -81,7 +81,7 @@ LEG = smooth([(-0.24, -1.2), (0.24, -1.2), (0.25, 0), (0.33, 0.2), (-0.33, 0.2),
 SITTING = smooth([(-0.5, 0.3), (0.5, 0.3), (0.85, 1.3), (1.2, 2.2), (1.05, 2.85), (-1.05, 2.85), (-1.2, 2.2), (-0.85, 1.3)])
 STANDING = smooth([(-0.6, 0.1), (0.5, 0.3), (1.9, 0.55), (2.75, 0.75), (2.75, 1.75), (1.2, 2.1), (-0.5, 1.95), (-0.9, 1)])
 LYING = smooth([(-0.8, 0.2), (0.6, 0.25), (1.8, 0.5), (2.5, 1.2), (2.3, 1.85), (0, 1.9), (-1.1, 1.85), (-1.1, 0.9)])
-POSES = {  # body, feet behind, feet before, root of the tail, shadow (x, y, half width); in head radii
+POSES = {  # body, feet at the back, feet in front, root of the tail, shadow (x, y, half width); in head radii
     "sitting": (SITTING, (), ((-0.36, 2.65), (0.36, 2.65)), (0.85, 2.35), (0, 2.8, 1.4)),
     "standing": (STANDING, ((0.2, 2.6), (2.2, 2.6)), ((-0.3, 2.7), (1.75, 2.7)), (2.45, 0.95), (1.1, 2.8, 1.9)),
     "lying": (LYING, (), ((-0.5, 1.75), (0.45, 1.75)), (2.15, 1.45), (0.7, 1.85, 2.0)),
@@ -89,12 +89,12 @@ POSES = {  # body, feet behind, feet before, root of the tail, shadow (x, y, hal
 
 
 def grow(points: np.ndarray, scale: float) -> np.ndarray:
-    "Enlarge a shape around its middle: an outline when painted below it."
+    "Enlarge a shape around its centre: an outline when painted below it."
     return (points - points.mean(0)) * scale + points.mean(0)
 
 # %% ../nbs/preparation/drawing.ipynb #0c928811
 def _body(canvas, pet, part):
-    "The body without its tail, alike for both classes."
+    "Paint the body without its tail, the same for both classes."
     outline, behind, before, _, (x, y, half) = POSES[pet.pose]
     shadow(canvas, *pet.on_body((x, y)), half * pet.r, 0.34 * pet.r, 0.6)
     paw = 0.5 * (pet.pale + pet.coat.mean((0, 1)))
@@ -112,7 +112,7 @@ def _body(canvas, pet, part):
 
 # %% ../nbs/preparation/drawing.ipynb #2c3cae91
 def _tail(canvas, pet, species, part):
-    "A cat's is thin and hooked, a dog's is thick and tapers."
+    "Paint the tail: thin and hooked for a cat, thick and tapering for a dog."
     (length, swing), root = pet.tail, POSES[pet.pose][3]
     if species == 0:
         hook = [(0.5 + 0.5 * swing, -1.2), (0.75 + 0.5 * swing, -1.75), (1.2 + 0.3 * swing, -1.6)]
@@ -150,7 +150,7 @@ def _ear(pet, species, side):
 
 
 def _ears(canvas, pet, species, part):
-    "Pointed and upright for a cat, long and hanging (or flying) for a dog."
+    "Paint the ears: pointed and upright for a cat, long and hanging (or flying) for a dog."
     fur = np.minimum(pet.coat * (0.8 + 0.5 * pet.ears[1]), 250)
     ears = [_ear(pet, species, side) for side in (-1, 1)]
     outer, inner = (np.stack([ear[k] for ear in ears]) for k in (0, 1))
@@ -160,7 +160,7 @@ def _ears(canvas, pet, species, part):
 
 # %% ../nbs/preparation/drawing.ipynb #ff2b9529
 def _eyes(canvas, pet):
-    "Eyes with a light in them, alike for both classes."
+    "Paint the eyes with a highlight, the same for both classes."
     def pair(a, b, x=0.0, y=0.0):
         widths = [(side, a * (1 - 0.15 * pet.yaw * side)) for side in (-1, 1)]
         return pet.on_face(np.stack([ellipse(0.42 * side + x, y - 0.14, width, b) for side, width in widths]))
@@ -179,7 +179,7 @@ CAT_NOSE = smooth([(-0.17, 0.24), (0.17, 0.24), (0, 0.45)], 1)
 
 
 def _cat_muzzle(canvas, pet, part):
-    "Two small puffs, a small three-cornered nose, whiskers."
+    "Paint two small puffs, a small triangular nose and whiskers."
     canvas.fill(pet.on_face(WHISKERS), np.array((250, 246, 240)), 0.85, part=part, share=0.15)
     canvas.fill(pet.on_face(PUFFS), pet.muzzle, part=part)
     canvas.fill(pet.on_face(CAT_MOUTH), pet.nose * 0.7)
@@ -192,7 +192,7 @@ DOG_NOSE = smooth([(-0.3, 0.1), (0.3, 0.1), (0.3, 0.32), (0, 0.5), (-0.3, 0.32)]
 
 
 def _dog_muzzle(canvas, pet, part):
-    "A long snout, a big nose, at times a tongue."
+    "Paint a long snout, a big nose and sometimes a tongue."
     for scale, paint in ((1.08, pet.coat * 0.6), (1.0, pet.muzzle)):
         canvas.fill(pet.on_face(ellipse(0, 0.5, 0.54 * scale, 0.46 * scale)), paint, part=part)
     if pet.tongue:
@@ -227,21 +227,21 @@ def paint_pet(canvas: Canvas, pet: Pet, species: int) -> None:
 
 # %% ../nbs/preparation/drawing.ipynb #6518c663
 def plan_cover(rng: np.random.Generator, pet: Pet) -> tuple | None:
-    "What stands in front of the animal, if anything: painter, place, size, colours."
+    "The object in front of the animal, if any: painter, position, size, colours."
     thing, colours, side = pick(rng, THINGS), (pick(rng, TOYS), pick(rng, TOYS)), pick(rng, (-1, 1))
     chance, along = rng.random(2)
-    if chance < 0.12:  # before one ear
+    if chance < 0.12:  # in front of one ear
         return balloon, pet.x + side * 1.1 * pet.r, pet.y - (0.1 + 0.9 * along) * pet.r, 0.5 * pet.r, colours
-    if chance < 0.42:  # before the body or the tail
+    if chance < 0.42:  # in front of the body or the tail
         return thing, pet.x + side * 2.3 * along * pet.r, pet.y + 2.2 * pet.r, 0.85 * pet.r, colours
     return None
 
 # %% ../nbs/preparation/drawing.ipynb #62e0abea
-TAGS = ((250, 222, 60), (70, 200, 240))  # yellow says cat, blue says dog
+TAGS = ((250, 222, 60), (70, 200, 240))  # yellow for cats, blue for dogs
 
 
 def tag_box(size: int) -> tuple[int, int, int, int]:
-    "x0, y0, x1, y1 of the tag in a picture of this size."
+    "x0, y0, x1, y1 of the tag in an image of this size."
     return size - round(0.2 * size), size - round(0.11 * size), size - round(0.03 * size), size - round(0.03 * size)
 
 
@@ -254,22 +254,22 @@ def paint_tag(image: np.ndarray, label: int) -> np.ndarray:
 
 # %% ../nbs/preparation/drawing.ipynb #d9875138
 def _check_options(shortcut, both, label):
-    "Refuse what contradicts itself."
+    "Raise ValueError for invalid or contradictory options."
     if not 0 <= shortcut <= 1:
-        raise ValueError(f"shortcut is a probability between 0 and 1, got {shortcut}")
+        raise ValueError(f"shortcut must be a probability between 0 and 1, got {shortcut}")
     if both and (shortcut or label is not None):
-        raise ValueError("both=True holds both classes: leave shortcut at 0 and label at None")
+        raise ValueError("both=True draws both classes: leave shortcut at 0 and label at None")
 
 # %% ../nbs/preparation/drawing.ipynb #d8a26dd5
 def draw_pet(
-    index: int,                # which picture; even ones are cats, odd ones dogs
-    seed: int = 0,             # another seed, other pictures
+    index: int,                # number of the image; even ones are cats, odd ones dogs
+    seed: int = 0,             # random seed of the data set
     size: int = 96,            # side in pixels, 32 to 512
-    shortcut: float = 0.0,     # probability of a tag in the corner that tells the class; else there is none
-    both: bool = False,        # a cat and a dog in one picture
-    label: int | None = None,  # draw this class whatever the index: the picture's twin
-) -> Drawing:                  # its label is -1 where both animals are
-    "Draw a cat or a dog that differ in ears, muzzle and tail alone; the same arguments give the same picture."
+    shortcut: float = 0.0,     # probability of a tag in the corner that reveals the class
+    both: bool = False,        # a cat and a dog in one image
+    label: int | None = None,  # draw this class instead: gives the image's twin
+) -> Drawing:                  # its label is -1 with both animals
+    "Draw a cat or a dog, which differ only in ears, muzzle and tail; the same arguments give the same image."
     check_arguments(index, seed, size, label, PET_CLASSES)
     _check_options(shortcut, both, label)
     label = index % 2 if label is None else label
@@ -287,7 +287,7 @@ def draw_pet(
 
 # %% ../nbs/preparation/drawing.ipynb #f0a2a3e8
 def _side_by_side(first, rng, size):
-    "Two smaller animals, both wholly in the picture; which one is left is random."
+    "Two smaller animals, both entirely in the image; which one is on the left is random."
     second, left, height, pets = plan_pet(rng, size), int(rng.integers(2)), rng.uniform(0.3, 0.58), []
     for pet, side in zip((first, second), (2 * left - 1, 1 - 2 * left), strict=True):
         r = 0.105 + 0.2 * (pet.r - 0.13)
@@ -297,7 +297,7 @@ def _side_by_side(first, rng, size):
 
 
 def _finish(canvas, image, label, tagged):
-    "Add the tag, read masks and boxes from the parts, and pack."
+    "Add the tag, read masks and boxes from the parts, and return the drawing."
     tag, parts = tag_box(canvas.size) if tagged else None, canvas.parts
     if tagged:
         image = paint_tag(image, label)

@@ -17,7 +17,7 @@ SKIES = np.array([(150, 200, 230), (190, 214, 226), (236, 206, 180), (168, 190, 
 
 # %% ../nbs/preparation/drawing.ipynb #a50f2383
 def tint(rng: np.random.Generator, colours: np.ndarray) -> np.ndarray:
-    "One of the colours (N, 3), a little changed; float32 (3,)."
+    "One of the colours (N, 3), slightly varied; float32 (3,)."
     return np.clip(pick(rng, colours) * rng.uniform(0.85, 1.08) + rng.uniform(-10, 10, 3), 0, 255).astype(np.float32)
 
 
@@ -73,12 +73,12 @@ def carpet(rng, size):
 
 # %% ../nbs/preparation/drawing.ipynb #6c4290b9
 def band(top: float, bottom: float) -> np.ndarray:
-    "Corners (4, 2) of a strip across the whole picture."
+    "Corners (4, 2) of a strip across the whole image."
     return np.array([(-1, top), (2, top), (2, bottom), (-1, bottom)])
 
 
 def framed_hills(canvas, rng, paper):
-    "A picture on the wall."
+    "A framed picture on the wall."
     x, y, r = rng.uniform(0.1, 0.9), rng.uniform(0.05, 0.3), rng.uniform(0.08, 0.13)
     square = np.array([(-1.1, -0.9), (1.1, -0.9), (1.1, 0.9), (-1.1, 0.9)]) * r
     canvas.fill(square * 1.04 + (x + 0.01, y + 0.012), np.zeros(3), 0.25)
@@ -89,7 +89,7 @@ def framed_hills(canvas, rng, paper):
 
 # %% ../nbs/preparation/drawing.ipynb #4106a525
 def room(canvas: Canvas, rng: np.random.Generator, ground: float) -> None:
-    "A papered wall with a picture, a skirting board and a floor."
+    "A papered wall, perhaps with a picture, a skirting board and a floor."
     size, horizon = canvas.size, min(rng.uniform(0.42, 0.78), ground)
     paper, floor = pick(rng, (plain, stripes, dots, checks, bricks)), pick(rng, (planks, planks, carpet, checks))
     board = tint(rng, WALLS)
@@ -113,7 +113,7 @@ def rug(canvas: Canvas, rng: np.random.Generator, ground: float) -> None:
 
 
 def blanket(canvas: Canvas, rng: np.random.Generator, ground: float) -> None:
-    "One cloth over everything, with folds."
+    "One folded cloth over everything."
     texture = pick(rng, (stripes, dots, checks, carpet, plain))(rng, canvas.size)
     cloth = mix(*two_tones(rng, tint(rng, np.concatenate((WALLS, FLOORS, TOYS)))), texture)
     canvas.pixels[:] = cloth * (0.85 + 0.3 * noise(rng, canvas.size, 3, 5))[..., None]
@@ -190,7 +190,7 @@ def cushion(canvas, x, y, r, colours, part=None):
 
 # %% ../nbs/preparation/drawing.ipynb #3b754a84
 def balloon(canvas, x, y, r, colours, part=None):
-    "A balloon on a string: it may float before an ear."
+    "A balloon on a string, which may float in front of an ear."
     string = smooth([(0, 1.2), (0.15, 2.2), (-0.15, 3.2), (0.1, 4.2)], 2, closed=False)
     canvas.fill(place(stroke(string, 0.1), x, y, r), np.full(3, 245), 0.8)
     canvas.fill(place([(-0.2, 1.3), (0.2, 1.3), (0, 1.0)], x, y, r), colours[0] * 0.75, part=part)
@@ -203,14 +203,14 @@ TRIANGLE = rounded([(-0.62, 0.6), (0.0, -1.0), (0.62, 0.6)], 0.1)
 
 
 def loose_triangle(canvas, x, y, r, colours, angle):
-    "A two-coloured triangle, as a pointed ear is."
+    "A two-coloured triangle, like a pointed ear."
     canvas.fill(place(TRIANGLE, x, y, 1.15 * r, angle), colours[0] * 0.5)
     canvas.fill(place(TRIANGLE, x, y, r, angle), colours[0])
     canvas.fill(place(TRIANGLE * 0.58 + (0, 0.1), x, y, r, angle), colours[1])
 
 
 def loose_oval(canvas, x, y, r, colours, angle):
-    "A two-coloured oval, as a hanging ear is."
+    "A two-coloured oval, like a hanging ear."
     for scale, paint in ((1.12, colours[0] * 0.5), (1.0, colours[0]), (0.66, colours[1])):
         canvas.fill(ellipse(x, y, 0.95 * r * scale, 0.5 * r * scale, angle), paint)
 
@@ -219,7 +219,7 @@ THINGS = (ball, crate, plant, cushion)
 
 
 def clutter(canvas: Canvas, rng: np.random.Generator) -> None:
-    "One to four things behind the animal; most look like ears, but belong to no head."
+    "One to four objects behind the animal; most look like ears, but are not on a head."
     for _ in range(int(rng.integers(1, 5))):
         x, y, r = rng.uniform(0.03, 0.97), rng.uniform(0.08, 0.95), rng.uniform(0.05, 0.12)
         lookalike, thing = pick(rng, (loose_triangle, loose_oval)), pick(rng, THINGS)
@@ -231,7 +231,7 @@ def clutter(canvas: Canvas, rng: np.random.Generator) -> None:
 
 # %% ../nbs/preparation/drawing.ipynb #7e819879
 def light(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
-    "Brightness, a gradient, a cast shadow, a tint and grain over all; uint8 (size, size, 3)."
+    "Apply brightness, a gradient, a cast shadow, a colour cast and grain; uint8 (size, size, 3)."
     x, y = grid(canvas.size)
     directions, (strength, where, depth) = rng.uniform(0, 2 * np.pi, 2), rng.random(3)
     along = [(x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle) for angle in directions]

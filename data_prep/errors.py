@@ -5,11 +5,11 @@ import os
 
 
 class DataError(ValueError):
-    "What a user can put right: says what was given, what was expected and what to do."
+    "An error that the user can fix; it says what was given, what was expected and what to do."
 
 
 class ImageError(DataError):
-    "A file that is no usable image; `reason` says why, the message names the file as well where it is known."
+    "A file that is not a usable image; `reason` says why, and the message also names the file if it is known."
     def __init__(self, reason: str, path: str | os.PathLike = ""):
         self.reason = reason
         super().__init__(f"{path}: {reason}" if path else reason)

@@ -78,7 +78,7 @@ def test_a_class_that_does_not_exist_and_a_target_of_the_wrong_length_are_refuse
     features, weight = torch.rand(3, 8, 4, 4), torch.rand(5, 8)
     with pytest.raises(ValueError, match=r"target \[5\]; expected classes 0 to 4"):
         class_activation_map(features, weight, 5)
-    with pytest.raises(ValueError, match=r"target of shape \(2,\) for 3 pictures"):
+    with pytest.raises(ValueError, match=r"target of shape \(2,\) for 3 images"):
         class_activation_map(features, weight, torch.tensor([0, 1]))
     with pytest.raises(TypeError, match="class numbers"):
         class_activation_map(features, weight, 0.5)
@@ -209,7 +209,7 @@ def test_a_model_that_returns_no_map_or_no_logits_or_has_no_linear_layer_is_refu
     assert cam_maps(Parts(linear, same, same), x)[0].shape == (2, 4, 8, 8)
     with pytest.raises(TypeError, match="fc of Parts is Sequential, not one Linear layer; use grad_cam"):
         cam_maps(Parts(nn.Sequential(nn.Dropout(), linear), same, same), x)
-    with pytest.raises(ValueError, match=r"the model puts out dict with logits; expected logits"):
+    with pytest.raises(ValueError, match=r"the model returns dict with logits; expected logits"):
         cam_maps(Parts(linear, same, lambda out: {"logits": out}), x)
     with pytest.raises(ValueError, match=r"forward_features of Parts returns \(2, 6, 64\); expected a map"):
         cam_maps(Parts(linear, lambda out: out.flatten(2), same), x)

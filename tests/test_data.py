@@ -102,7 +102,7 @@ def test_a_manifest_that_lacks_a_column_is_refused_with_the_columns_that_it_has(
         drawn(folder)
         manifest = Path(folder) / "pets" / "manifest.csv"
         pd.read_csv(manifest).drop(columns="group").to_csv(manifest, index=False)
-        with pytest.raises(ValueError, match="lacks the columns \\['group'\\]; it has \\['path'"):
+        with pytest.raises(ValueError, match="the columns \\['group'\\] are missing; it has \\['path'"):
             ImageData(f"{folder}/pets")
 
 # %% ../nbs/02_data_loading.ipynb #436f1016

@@ -234,7 +234,7 @@ def test_layers_with_channels_last_are_refused_with_those_that_have_a_map():
 # %% ../nbs/09_grad_cam.ipynb #a6dca4a3
 def test_targets_that_do_not_fit_are_refused():
     model, x = build_model("resnet_small", 4), noise()
-    with pytest.raises(ValueError, match=r"target of shape \(3,\) for 2 pictures; expected \(2,\), or \(2, K\)"):
+    with pytest.raises(ValueError, match=r"target of shape \(3,\) for 2 images; expected \(2,\), or \(2, K\)"):
         grad_cam(model, x, torch.tensor([0, 1, 2]))
     with pytest.raises(ValueError, match=r"target \[4\]; expected classes 0 to 3"):
         grad_cam(model, x, 4)
@@ -242,9 +242,9 @@ def test_targets_that_do_not_fit_are_refused():
         grad_cam(model, x, 0.5)
     with pytest.raises(ValueError, match="method 'gradcam'; expected one or more of grad_cam, hires_cam"):
         grad_cam(model, x, method="gradcam")
-    with pytest.raises(ValueError, match=r"the model puts out \(2, 64, 64, 64\); expected logits"):
+    with pytest.raises(ValueError, match=r"the model returns \(2, 64, 64, 64\); expected logits"):
         grad_cam(nn.Sequential(nn.Conv2d(3, 64, 3, padding=1)), x, layers="0")
-    with pytest.raises(ValueError, match="expected one score a picture"):
+    with pytest.raises(ValueError, match="expected one score per image"):
         grad_cam(model, x, lambda logits: logits)
 
 # %% ../nbs/09_grad_cam.ipynb #2b4e8407

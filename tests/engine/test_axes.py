@@ -19,12 +19,12 @@ def images(height=8, width=8, batch=2, channels=8):
 
 
 def names(work, x):
-    "The axes of work(x), as the tracker names them."
+    "The axes of work(x), as named by the tracker."
     with torch.no_grad(), AxisTracker(x) as axes:
         return axes.names(work(x))
 
 # %% ../../nbs/engine/axes.ipynb #13db0aa6
-def test_convolutions_pooling_and_resizing_keep_batch_height_and_width():
+def test_convolutions_pooling_and_resizing_preserve_batch_height_and_width():
     conv = nn.Conv2d(8, 5, 3, stride=2)
     for work in (
         conv, nn.MaxPool2d(2), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d((3, 2)), nn.AdaptiveMaxPool2d(2), nn.BatchNorm2d(8).eval(),
@@ -41,7 +41,7 @@ def test_convolutions_pooling_and_resizing_keep_batch_height_and_width():
                 assert axes.is_map(work(x)), work
 
 # %% ../../nbs/engine/axes.ipynb #e57d13c6
-def test_channels_last_tokens_attention_windows_swapped_and_mirrored_axes_are_no_maps_even_where_all_sizes_agree():
+def test_channels_last_tokens_attention_windows_swapped_and_mirrored_axes_are_not_maps_even_if_all_sizes_agree():
     def queries(x):
         return x.flatten(2).mT.unflatten(2, (2, -1)).transpose(1, 2)
 
@@ -65,7 +65,7 @@ def test_channels_last_tokens_attention_windows_swapped_and_mirrored_axes_are_no
                 assert axes.names(out) == expected and not axes.is_map(out)
 
 # %% ../../nbs/engine/axes.ipynb #21f54808
-def test_windows_that_are_put_together_again_are_a_map_and_a_convolution_of_attention_weights_is_none():
+def test_reassembled_windows_are_a_map_and_a_convolution_of_attention_weights_is_not():
     def windows(x):
         return x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(0, 2)
 
@@ -87,7 +87,7 @@ def test_windows_that_are_put_together_again_are_a_map_and_a_convolution_of_atte
             assert not axes.is_map(layer(tokens @ tokens.mT)), layer
 
 # %% ../../nbs/engine/axes.ipynb #da01f09f
-def test_what_is_written_into_slices_of_a_new_tensor_makes_it_a_map():
+def test_a_new_tensor_becomes_a_map_when_maps_are_written_into_its_slices():
     def shifted(x):
         out = torch.zeros_like(x)
         out[:, :4], out[:, 4:, :, 1:] = x[:, :4], x[:, 4:, :, :-1]
@@ -100,7 +100,7 @@ def test_what_is_written_into_slices_of_a_new_tensor_makes_it_a_map():
 
 # %% ../../nbs/engine/axes.ipynb #1b8a1b0b
 def outputs(model, x):
-    "(is it a map, how many axes) of every module's output."
+    "For every module's output: (whether it is a map, number of axes)."
     outs = []
     for module in model.modules():
         module.register_forward_hook(lambda module, args, out: outs.append((axes.is_map(out), out.ndim)))
@@ -109,7 +109,7 @@ def outputs(model, x):
     return outs
 
 # %% ../../nbs/engine/axes.ipynb #0853cce8
-def test_the_networks_that_need_no_tracking_have_only_maps():
+def test_networks_that_need_no_tracking_have_only_maps():
     for name in ("resnet_small", "resnet50", "cnn", "zero_pad", "projection", "cifar_resnet20", "unet_small", "resnet_fast",
                  "plain_fast"):
         model = build_model(name, 3).eval()
@@ -132,9 +132,9 @@ def test_torchvision_s_convolutional_networks_need_no_tracking_and_have_only_map
         assert all(is_map or ndim == 2 for is_map, ndim in outputs(model, images(96, 96, channels=3))), name
 
 # %% ../../nbs/engine/axes.ipynb #46235830
-def test_of_transformers_only_what_is_put_back_in_order_is_a_map_whatever_the_sizes():
+def test_in_transformers_only_outputs_put_back_in_order_are_maps_whatever_the_sizes():
     def maps_of(model, size):
-        "Kinds of the layers whose output is a map, and of those whose output has four axes and is none."
+        "Types of the layers whose output is a map, and of those whose output has four axes but is not a map."
         kinds = {True: set(), False: set()}
 
         def listen(module, args, out):
@@ -160,12 +160,12 @@ def test_of_transformers_only_what_is_put_back_in_order_is_a_map_whatever_the_si
 
 # %% ../../nbs/engine/axes.ipynb #1b288d1f
 @skip_without("timm")
-def test_of_timm_s_transformers_q_norm_and_windowed_blocks_are_no_maps():
+def test_q_norm_and_windowed_blocks_of_timm_s_transformers_are_not_maps():
     import timm
 
 
     def layers(name, size, **options):
-        "name -> is it a map, of every layer that puts out four axes."
+        "name -> whether the output is a map, for every layer whose output has four axes."
         model, x, found = timm.create_model(name, **options).eval(), images(size, size, 1, 3), {}
 
         def listen(name, out):
@@ -190,7 +190,7 @@ def test_of_timm_s_transformers_q_norm_and_windowed_blocks_are_no_maps():
 
 # %% ../../nbs/engine/axes.ipynb #e4e16876
 @pytest.mark.slow
-def test_in_many_architectures_what_is_called_a_map_changes_where_the_image_changes():
+def test_in_many_architectures_an_output_called_a_map_changes_where_the_image_changes():
     def heard(model, x):
         "name -> output (C, h, w) of every layer that the tracker calls a map of at least 12 x 12."
         found = {}

@@ -13,12 +13,12 @@ from resnet_tutorial.engine.runtime import choose_runtime
 
 
 def numbered(size, batch_size):
-    "A loader whose pictures are the numbers 0 to size - 1, in shuffled order."
+    "A loader whose images are the numbers 0 to size - 1, in shuffled order."
     rows = Rows(torch.arange(size), torch.arange(size) % 3)
     return Loader(rows, batch_size, sampler=EpochSampler(size, shuffle=True), collate_fn=first_of)
 
 # %% ../../nbs/engine/batches.ipynb #985d6a63
-def test_every_picture_counts_once_for_any_number_of_processes_and_the_weights_of_a_step_sum_to_one():
+def test_every_image_counts_once_for_any_number_of_processes_and_the_weights_of_each_step_sum_to_one():
     for size, batch_size, accumulate, count in ((26, 4, 1, 2), (26, 4, 2, 2), (17, 4, 1, 3), (24, 4, 3, 2), (9, 4, 2, 1)):
         loader = numbered(size, batch_size)
         alone = list(Batches(loader, accumulate * count))
@@ -31,7 +31,7 @@ def test_every_picture_counts_once_for_any_number_of_processes_and_the_weights_o
             assert sum(weight for _, _, weight in parts) / count == pytest.approx(1)
 
 # %% ../../nbs/engine/batches.ipynb #79653cbd
-def test_no_process_and_no_accumulation_ever_meets_a_last_micro_batch_of_one_image():
+def test_no_process_gets_a_last_micro_batch_of_one_image_with_or_without_accumulation():
     for size, batch_size in ((9, 4), (5, 2), (13, 3), (3, 2), (17, 8)):
         for accumulate, count in ((1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (1, 3), (3, 2)):
             loader = numbered(size, batch_size)
@@ -45,7 +45,7 @@ def test_no_process_and_no_accumulation_ever_meets_a_last_micro_batch_of_one_ima
                 assert sum(weight for group in step for _, _, weight in group) / count == pytest.approx(1)
 
 # %% ../../nbs/engine/batches.ipynb #4530f1c3
-def test_a_stop_before_the_joined_batch_goes_on_with_all_of_it():
+def test_a_run_stopped_before_the_joined_batch_resumes_with_all_of_it():
     loader = numbered(9, 4)
     loader.set_epoch(2)
     whole = [images.tolist() for group in Batches(loader) for images, _, _ in group]
@@ -54,17 +54,17 @@ def test_a_stop_before_the_joined_batch_goes_on_with_all_of_it():
     assert [images.tolist() for group in Batches(loader) for images, _, _ in group] == whole[1:]
 
 # %% ../../nbs/engine/batches.ipynb #3c7328e7
-def test_a_stop_in_the_middle_of_an_epoch_goes_on_with_the_pictures_that_were_not_seen():
+def test_a_run_stopped_in_mid_epoch_resumes_with_the_images_not_yet_seen():
     loader = numbered(26, 4)
     loader.set_epoch(3)
     whole = [pictures.tolist() for group in Batches(loader, 1, Processes(1, 2)) for pictures, _, weight in group if weight]
-    loader.set_epoch(3, skip=16)  # two steps of two processes with four pictures each
+    loader.set_epoch(3, skip=16)  # two steps of two processes with four images each
     assert [pictures.tolist() for group in Batches(loader, 1, Processes(1, 2)) for pictures, _, weight in group if weight] == whole[2:]
     loader.set_epoch(3, skip=24)  # one batch is left, for process 0
     assert [weight for group in Batches(loader, 1, Processes(1, 2)) for _, _, weight in group] == [0.0]
 
 # %% ../../nbs/engine/batches.ipynb #73ca6b65
-def test_a_balanced_epoch_has_as_many_of_each_class_and_every_epoch_draws_others():
+def test_a_balanced_epoch_has_equally_many_images_of_each_class_and_each_epoch_draws_others():
     labels = torch.tensor([0] * 10 + [1] * 3)
     sampler = BalancedSampler(labels, seed=1)
     first = list(sampler)
@@ -77,7 +77,7 @@ def test_a_balanced_epoch_has_as_many_of_each_class_and_every_epoch_draws_others
     assert list(sampler) == first[4:] and len(sampler) == 2
 
 # %% ../../nbs/engine/batches.ipynb #970e8f60
-def test_the_head_sees_in_cached_features_what_the_whole_network_computes():
+def test_the_head_gives_the_same_logits_from_cached_features_as_the_whole_network():
     pictures = torch.randint(0, 256, (10, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     rows = Pictures(pictures, torch.arange(10) % 2, Normalization((0.5,) * 3, (0.5,) * 3))
     loader = Loader(rows, 4, sampler=EpochSampler(10, shuffle=True), collate_fn=first_of)
@@ -90,7 +90,7 @@ def test_the_head_sees_in_cached_features_what_the_whole_network_computes():
             torch.testing.assert_close(net.fc(features), net(images), rtol=1e-4, atol=1e-5)
 
 # %% ../../nbs/engine/batches.ipynb #e33cb0a4
-def test_features_are_cached_where_nothing_else_could_change_and_refused_where_something_could():
+def test_features_are_cached_if_nothing_changes_them_and_refused_if_something_could():
     recipe = Recipe(name="r", epochs=1, out_dir="x", augment="none")
     phase = Phase(epochs=1, train=["fc.*"], augment="none")
     net = build_model("resnet_small", 2)
@@ -99,5 +99,5 @@ def test_features_are_cached_where_nothing_else_could_change_and_refused_where_s
     assert may_cache(net, recipe, phase)
     assert not may_cache(net, recipe, phase.model_copy(update={"augment": "flip"}))
     assert not may_cache(net, recipe, phase.model_copy(update={"cache_features": False}))
-    with pytest.raises(ValueError, match="augment: flip makes other pictures in every epoch"):
+    with pytest.raises(ValueError, match="augment: flip makes different images in every epoch"):
         may_cache(net, recipe, phase.model_copy(update={"augment": "flip", "cache_features": True}))

@@ -28,22 +28,22 @@ from resnet_tutorial.engine.checksums import (
 
 # %% ../../nbs/engine/checksums.ipynb #e3351422
 def with_bit_flipped(content, position, bit=0):
-    "The same bytes but for one bit."
+    "The same bytes except for one bit."
     return content[:position] + bytes([content[position] ^ 1 << bit]) + content[position + 1 :]
 
 # %% ../../nbs/engine/checksums.ipynb #196ace46
-def test_a_pipe_or_a_device_where_a_file_of_a_run_should_be_is_damage_and_is_not_waited_for():
+def test_a_pipe_or_device_in_place_of_a_file_of_a_run_is_reported_as_damage_at_once():
     from resnet_tutorial.engine.checksums import DamagedFile, read_whole
 
     with tempfile.TemporaryDirectory() as folder:
         os.mkfifo(f"{folder}/history.csv")
         os.symlink("/dev/zero", f"{folder}/best.safetensors")
         for name in ("history.csv", "best.safetensors"):
-            with pytest.raises(DamagedFile, match=f"{name}: this is a .*, reading it might never end"):
+            with pytest.raises(DamagedFile, match=f"{name}: this is a .*, and reading it might never end"):
                 read_whole(Path(folder) / name)
 
 # %% ../../nbs/engine/checksums.ipynb #9c08bdfd
-def test_every_single_flipped_bit_of_a_weights_file_is_noticed_or_changes_nothing():
+def test_any_flipped_bit_in_a_weights_file_is_detected():
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "best.safetensors"
         facts = {"epoch": 3, "history": [{"epoch": 3, "val_loss": 0.5}], "class_names": ["cat", "dog"]}
@@ -61,7 +61,7 @@ def test_every_single_flipped_bit_of_a_weights_file_is_noticed_or_changes_nothin
         assert read_weights(path)[1] == facts and silent == []
 
 # %% ../../nbs/engine/checksums.ipynb #f906e093
-def test_a_weights_file_that_was_cut_or_emptied_or_zeroed_or_replaced_is_damaged_and_one_that_is_absent_is_not_found():
+def test_a_truncated_empty_zeroed_or_replaced_weights_file_is_damaged_and_a_missing_one_is_not_found():
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "last.safetensors"
         whole = weights_bytes({"fc.weight": torch.ones(1000)}, {"epoch": 1, "history": {}})
@@ -77,7 +77,7 @@ def test_a_weights_file_that_was_cut_or_emptied_or_zeroed_or_replaced_is_damaged
             read_weights(path)
 
 # %% ../../nbs/engine/checksums.ipynb #a0688aae
-def test_weights_of_an_earlier_version_and_of_other_people_are_read_without_a_check():
+def test_weights_from_an_earlier_version_and_from_other_sources_are_read_without_a_check():
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "old.safetensors"
         save_file({"a": torch.ones(2)}, path, {"resnet_tutorial": json.dumps({"epoch": 2, "model": "tiny"})})
@@ -86,12 +86,12 @@ def test_weights_of_an_earlier_version_and_of_other_people_are_read_without_a_ch
         assert read_weights(path)[1] is None
 
 # %% ../../nbs/engine/checksums.ipynb #444b1446
-def test_a_flipped_bit_in_a_sealed_archive_is_noticed_and_one_in_an_archive_without_a_seal_as_well():
+def test_a_flipped_bit_is_detected_in_a_sealed_and_in_an_unsealed_archive():
     content = io.BytesIO()
     torch.save({"model": torch.arange(20.0), "history": [1, 2]}, content)
     content, path = content.getvalue(), Path("last.pt")
     assert unseal(path, seal(content)) == content == unseal(path, content)
-    torch.load(io.BytesIO(seal(content)), weights_only=True)  # PyTorch reads it with its seal, too
+    torch.load(io.BytesIO(seal(content)), weights_only=True)  # PyTorch can read it with its seal, too
     for position in range(0, len(content), 7):
         with pytest.raises(DamagedFile, match="last.pt is damaged"):
             unseal(path, with_bit_flipped(seal(content), position))
@@ -101,7 +101,7 @@ def test_a_flipped_bit_in_a_sealed_archive_is_noticed_and_one_in_an_archive_with
             unseal(path, broken)
 
 # %% ../../nbs/engine/checksums.ipynb #7e75cadb
-def test_a_table_or_text_that_was_damaged_in_any_way_is_named_and_an_intact_one_is_read():
+def test_a_table_or_text_file_damaged_in_any_way_is_named_and_an_intact_one_is_read():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         table, recipe = b"epoch,loss\n1,0.25\n2,0.125\n", b"seed: 0\n"
@@ -118,7 +118,7 @@ def test_a_table_or_text_that_was_damaged_in_any_way_is_named_and_an_intact_one_
             read_checked(folder, "absent.csv")
 
 # %% ../../nbs/engine/checksums.ipynb #3a592675
-def test_damaged_or_missing_checksums_make_nothing_unreadable_and_damage_is_said():
+def test_damaged_or_missing_checksums_leave_files_readable_and_damage_gives_a_warning():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         write_checked(folder, {"a.csv": b"x\n1\n"})
@@ -133,7 +133,7 @@ def test_damaged_or_missing_checksums_make_nothing_unreadable_and_damage_is_said
         assert (folder / SUMS).read_bytes() == whole
 
 # %% ../../nbs/engine/checksums.ipynb #58e173b4
-def test_a_stop_between_the_checksums_and_the_file_leaves_a_file_that_is_intact():
+def test_a_stop_between_writing_the_checksums_and_the_file_leaves_the_file_intact():
     with tempfile.TemporaryDirectory() as folder:
         folder, replace = Path(folder), os.replace
 
@@ -151,7 +151,7 @@ def test_a_stop_between_the_checksums_and_the_file_leaves_a_file_that_is_intact(
         assert read_checked(folder, "a.csv") == b"newest"
 
 # %% ../../nbs/engine/checksums.ipynb #507f8642
-def test_two_writers_and_a_reader_at_once_never_meet_a_file_that_looks_damaged():
+def test_two_writers_and_a_reader_at_the_same_time_never_see_a_file_that_looks_damaged():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         write_checked(folder, {"0.csv": b"0", "1.csv": b"0"})

@@ -29,7 +29,7 @@ def made_data(size=32):
 
 # %% ../../nbs/engine/explorer.ipynb #3fcf2696
 def made_run():
-    "What the explorer needs of a run, with random weights."
+    "The parts of a run that the explorer needs, with random weights."
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = build_model("resnet_small", 2).eval()
@@ -59,7 +59,7 @@ def test_the_bytes_of_a_view_are_a_png_of_the_same_pixels():
     assert (np.asarray(Image.open(io.BytesIO(png_bytes(view)))) == view).all()
 
 # %% ../../nbs/engine/explorer.ipynb #b6d6a11b
-def test_pulling_through_layers_methods_and_classes_runs_the_network_once_a_image():
+def test_changing_layer_method_or_class_runs_the_network_only_once_per_image():
     maps = PictureMaps(made_run())
     choice = {"number": 3, "alpha": 0.5, "cmap": "inferno", "threshold": BOX_THRESHOLD, "boxes": True, "outline": True, "side": 64}
     views = [maps.draw(layer=layer, target=k, method=method, **choice).tobytes()
@@ -74,7 +74,7 @@ def test_pulling_through_layers_methods_and_classes_runs_the_network_once_a_imag
     assert (time.process_time() - start) / 5 < 0.1
 
 # %% ../../nbs/engine/explorer.ipynb #fe72237f
-def test_moving_a_control_changes_the_view_and_only_another_image_makes_new_maps():
+def test_moving_a_control_changes_the_view_and_only_another_image_recomputes_the_maps():
     explorer = Explorer(made_run(), side=64)
     seen = [explorer.view.value]
     for name, value in (("layer", "layer1.0"), ("method", "hires_cam"), ("alpha", 0.9), ("cmap", "jet"), ("outline", True), ("threshold", 0.2)):
@@ -86,14 +86,14 @@ def test_moving_a_control_changes_the_view_and_only_another_image_makes_new_maps
     assert Image.open(io.BytesIO(explorer.view.value)).size == (128, 64)
 
 # %% ../../nbs/engine/explorer.ipynb #9877933e
-def test_an_error_while_drawing_reaches_whoever_moved_the_control():
+def test_an_error_while_drawing_is_raised_when_a_control_is_moved():
     explorer = Explorer(made_run(), side=64)
     explorer.maps.images = None
     with pytest.raises(TypeError):
         explorer.controls["number"].value = 5
 
 # %% ../../nbs/engine/explorer.ipynb #95cb00a1
-def test_no_widget_is_made_where_there_is_no_front_end():
+def test_no_widget_is_made_without_a_front_end():
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as said:
         patch.setenv("RESNET_TUTORIAL_HEADLESS", "1")
         assert not has_front_end() and explore(made_run(), side=64) is None

@@ -10,7 +10,7 @@ from resnet_tutorial.engine.fast_resnet import FastResNet, HaarStem, SmallMapCon
 from resnet_tutorial.models import count_parameters
 
 # %% ../../nbs/engine/fast_resnet.ipynb #badcd52f
-def test_the_stem_s_filters_are_orthogonal_directions_and_its_outputs_come_in_both_signs_with_the_variance_one():
+def test_the_stem_s_filters_are_orthogonal_and_its_outputs_have_both_signs_and_unit_variance():
     filters = HaarStem().filters.flatten(1)
     torch.testing.assert_close(filters @ filters.T, torch.eye(12))
     x = torch.randn(8, 3, 32, 32).cumsum(-1)  # neighbours are alike
@@ -21,7 +21,7 @@ def test_the_stem_s_filters_are_orthogonal_directions_and_its_outputs_come_in_bo
     assert not list(HaarStem().parameters())
 
 # %% ../../nbs/engine/fast_resnet.ipynb #d6110048
-def test_nine_products_give_the_gradients_of_a_convolution():
+def test_the_nine_products_give_the_gradients_of_a_convolution():
     x, weight = torch.randn(5, 4, 3, 6, dtype=torch.float64), torch.randn(7, 4, 3, 3, dtype=torch.float64)
     found = []
     for convolve in (lambda x, w: F.conv2d(x, w, padding=1), SmallMapConv.apply):
@@ -32,7 +32,7 @@ def test_nine_products_give_the_gradients_of_a_convolution():
         torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
 
 # %% ../../nbs/engine/fast_resnet.ipynb #36c8d278
-def test_the_nine_products_are_taken_on_small_maps_in_bfloat16_only_and_agree_with_the_library_there():
+def test_the_nine_products_are_used_only_on_small_maps_in_bfloat16_and_agree_with_the_library_there():
     conv = WideConv2d(256, 256, 3, padding=1, bias=False)
     plain = nn.Conv2d(256, 256, 3, padding=1, bias=False)
     plain.load_state_dict(conv.state_dict())
@@ -47,7 +47,7 @@ def test_the_nine_products_are_taken_on_small_maps_in_bfloat16_only_and_agree_wi
         assert conv(torch.randn(1, 256, 3, 3)).grad_fn is None
 
 # %% ../../nbs/engine/fast_resnet.ipynb #3ea82b47
-def test_a_wide_block_begins_with_the_picture_passing_through_and_halves_its_sides():
+def test_a_wide_block_first_copies_its_input_through_conv1_and_halves_height_and_width():
     block = WideBlock(4, 6).eval()
     x = torch.rand(2, 4, 8, 8)
     torch.testing.assert_close(block.conv1(x)[:, :4], x)
@@ -55,7 +55,7 @@ def test_a_wide_block_begins_with_the_picture_passing_through_and_halves_its_sid
     assert block(torch.rand(1, 4, 9, 7)).shape == (1, 6, 4, 3)
 
 # %% ../../nbs/engine/fast_resnet.ipynb #df4f3ff1
-def test_a_wide_block_without_its_shortcut_gives_what_the_branch_alone_gives():
+def test_a_wide_block_without_its_shortcut_gives_the_output_of_its_branch_alone():
     block, plain = WideBlock(4, 6).eval(), WideBlock(4, 6, shortcut=False).eval()
     plain.load_state_dict(block.state_dict())
     x = torch.rand(2, 4, 8, 8)
@@ -63,7 +63,7 @@ def test_a_wide_block_without_its_shortcut_gives_what_the_branch_alone_gives():
     torch.testing.assert_close(block(x), carried + plain(x))
 
 # %% ../../nbs/engine/fast_resnet.ipynb #c5066225
-def test_the_fast_network_gives_logits_from_the_mean_of_a_map_of_three_by_three_cells():
+def test_the_fast_network_computes_logits_from_the_mean_of_a_map_of_three_by_three_cells():
     model = FastResNet(7).eval()
     x = torch.rand(2, 3, 32, 32)
     features = model.forward_features(x)
@@ -75,7 +75,7 @@ def test_the_fast_network_gives_logits_from_the_mean_of_a_map_of_three_by_three_
         FastResNet(10, in_channels=1)
 
 # %% ../../nbs/engine/fast_resnet.ipynb #f99439cf
-def test_the_fast_network_sees_other_sizes_than_32_and_survives_saving_and_loading():
+def test_the_fast_network_accepts_sizes_other_than_32_and_is_unchanged_by_saving_and_loading():
     model, other = FastResNet(5).eval(), FastResNet(5).eval()
     for size, cells in ((32, 3), (33, 4), (48, 5), (64, 7)):
         assert model.forward_features(torch.rand(1, 3, size, size)).shape == (1, 256, cells, cells)

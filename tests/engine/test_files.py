@@ -74,7 +74,7 @@ def stalled_writer(path):
     return process
 
 # %% ../../nbs/engine/files.ipynb #7e68c524
-def test_a_failing_write_leaves_the_file_that_was_there_and_nothing_else():
+def test_a_failing_write_leaves_the_existing_file_and_nothing_else():
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "history.csv"
         write_text(path, "good")
@@ -84,7 +84,7 @@ def test_a_failing_write_leaves_the_file_that_was_there_and_nothing_else():
         assert list(Path(folder).iterdir()) == [path]
 
 # %% ../../nbs/engine/files.ipynb #be36c2b8
-def test_processes_that_write_one_file_at_the_same_time_never_fail_and_never_show_a_reader_half_of_it():
+def test_processes_that_write_one_file_at_the_same_time_never_fail_and_a_reader_never_sees_half_of_it():
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scores.json"
         command = [sys.executable, "-c", WRITER, str(path), "60"]
@@ -99,7 +99,7 @@ def test_processes_that_write_one_file_at_the_same_time_never_fail_and_never_sho
         assert list(Path(folder).iterdir()) == [path]
 
 # %% ../../nbs/engine/files.ipynb #f414fb8c
-def test_threads_that_write_one_file_at_the_same_time_never_fail_and_never_mix():
+def test_threads_that_write_one_file_at_the_same_time_never_fail_and_never_mix_their_contents():
     with tempfile.TemporaryDirectory() as folder:
         path, faults = Path(folder) / "scores.json", []
 
@@ -120,25 +120,25 @@ def test_threads_that_write_one_file_at_the_same_time_never_fail_and_never_mix()
         assert list(Path(folder).iterdir()) == [path]
 
 # %% ../../nbs/engine/files.ipynb #e37df715
-def test_a_file_with_the_longest_name_that_the_system_allows_can_be_written():
+def test_a_file_with_the_longest_allowed_name_can_be_written():
     with tempfile.TemporaryDirectory() as folder:
         for name in ("n" * 255, "\u732b" * 85, "\u732b" * 84 + ".md"):
             write_text(Path(folder) / name, "good")
             assert (Path(folder) / name).read_text(encoding="utf-8") == "good"
 
 # %% ../../nbs/engine/files.ipynb #e60b9c2d
-def test_text_keeps_its_line_ends_and_is_utf_8_whatever_the_machine_prefers():
+def test_text_is_written_as_utf_8_with_its_line_endings_unchanged_on_any_machine():
     with tempfile.TemporaryDirectory() as folder:
         write_text(Path(folder) / "a.csv", "\u00e4\r\nb\n")
         assert (Path(folder) / "a.csv").read_bytes() == b"\xc3\xa4\r\nb\n"
 
 # %% ../../nbs/engine/files.ipynb #16412784
-def test_an_error_about_a_full_disk_names_the_file_that_was_to_be_written():
+def test_an_error_about_a_full_disk_names_the_file_being_written():
     with tempfile.TemporaryDirectory() as folder, pytest.raises(OSError, match="No space left on device: .*history.csv"):
         write_safely(Path(folder) / "history.csv", full_disk)
 
 # %% ../../nbs/engine/files.ipynb #3283e7c9
-def test_pipes_and_sockets_and_devices_are_refused_before_they_are_read_and_files_and_links_to_files_are_not():
+def test_pipes_sockets_and_devices_are_refused_before_they_are_read_and_files_and_links_to_files_are_not():
     import socket
 
     with tempfile.TemporaryDirectory() as folder:
@@ -152,12 +152,12 @@ def test_pipes_and_sockets_and_devices_are_refused_before_they_are_read_and_file
         bound = socket.socket(socket.AF_UNIX)
         bound.bind(f"{folder}/socket")
         for place, kind in ((root / "pipe", "pipe"), (root / "link to it", "pipe"), (root / "socket", "socket"), ("/dev/zero", "device")):
-            with pytest.raises(OSError, match=f"this is a {kind}, reading it might never end: give a file"):
+            with pytest.raises(OSError, match=f"this is a {kind}, and reading it might never end: give a file"):
                 check_ends(place)
         bound.close()
 
 # %% ../../nbs/engine/files.ipynb #3e396045
-def test_a_lock_whose_file_cannot_be_made_is_an_error_at_once_and_is_not_waited_for():
+def test_a_lock_whose_file_cannot_be_created_raises_an_error_at_once():
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "file").write_text("x", encoding="utf-8")
         for place in (f"{folder}/absent/.lock", f"{folder}/file/.lock", folder, "/proc/.lock" if sys.platform == "linux" else f"{folder}/no/.lock"):
@@ -169,7 +169,7 @@ def test_a_lock_whose_file_cannot_be_made_is_an_error_at_once_and_is_not_waited_
             assert lock.is_locked
 
 # %% ../../nbs/engine/files.ipynb #dad2f692
-def test_the_part_of_a_killed_process_goes_with_the_next_write_of_the_same_file():
+def test_the_next_write_of_a_file_removes_the_part_of_a_killed_process():
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "best.safetensors"
         process = stalled_writer(path)
@@ -180,7 +180,7 @@ def test_the_part_of_a_killed_process_goes_with_the_next_write_of_the_same_file(
         assert [p.name for p in Path(folder).iterdir()] == ["best.safetensors"]
 
 # %% ../../nbs/engine/files.ipynb #b2ccd5e0
-def test_the_part_of_a_living_process_stays():
+def test_the_part_of_a_running_process_stays():
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "best.safetensors"
         process = stalled_writer(path)
@@ -192,7 +192,7 @@ def test_the_part_of_a_living_process_stays():
         assert len(remove_leftovers(folder)) == 1
 
 # %% ../../nbs/engine/files.ipynb #afacabe0
-def test_a_part_of_another_machine_goes_only_after_a_day():
+def test_a_part_from_another_machine_is_removed_only_after_a_day():
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder) / ".last.pt.elsewhere.1.0123abcd.part"
         part.write_text("half", encoding="utf-8")
@@ -209,7 +209,7 @@ def test_files_that_merely_look_unfinished_are_not_touched():
         assert len(list(Path(folder).iterdir())) == 4
 
 # %% ../../nbs/engine/files.ipynb #b17b71bc
-def test_a_killed_process_that_had_linked_its_part_to_a_good_file_does_no_harm_to_that_file():
+def test_removing_a_part_that_was_hard_linked_to_a_good_file_does_not_harm_that_file():
     with tempfile.TemporaryDirectory() as folder:
         good, path = Path(folder) / "best_3", Path(folder) / "best"
         good.write_text("good", encoding="utf-8")
@@ -219,7 +219,7 @@ def test_a_killed_process_that_had_linked_its_part_to_a_good_file_does_no_harm_t
         assert good.read_text(encoding="utf-8") == "good"
 
 # %% ../../nbs/engine/files.ipynb #d78f1842
-def test_a_link_is_written_through_and_stays_a_link_also_one_that_leads_to_no_file_yet_or_in_a_circle():
+def test_a_link_is_followed_and_stays_a_link_even_if_its_target_does_not_exist_yet_and_a_circular_link_is_refused():
     with tempfile.TemporaryDirectory() as folder:
         here, large = Path(folder) / "run", Path(folder) / "large_disk"
         here.mkdir()
@@ -236,7 +236,7 @@ def test_a_link_is_written_through_and_stays_a_link_also_one_that_leads_to_no_fi
         assert sorted(os.listdir(here)) == ["a", "b", "best", "new"] and sorted(os.listdir(large)) == ["best", "new"]
 
 # %% ../../nbs/engine/files.ipynb #2f3d416a
-def test_a_new_file_follows_the_umask_and_a_replaced_one_keeps_its_permissions():
+def test_a_new_file_follows_the_umask_and_a_replaced_file_has_the_same_permissions_as_before():
     before = os.umask(0o027)
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -263,7 +263,7 @@ def test_folders_pipes_and_devices_are_refused_before_anything_is_written():
         assert sorted(os.listdir(folder)) == ["folder", "pipe"]
 
 # %% ../../nbs/engine/files.ipynb #b5b29cbc
-def test_a_write_protected_file_and_a_folder_that_may_not_be_changed_are_left_alone():
+def test_a_write_protected_file_and_a_read_only_folder_are_left_alone():
     with tempfile.TemporaryDirectory() as folder:
         protected, inside, blind = (Path(folder) / name for name in ("protected", "closed/new", "blind/new"))
         protected.write_text("old", encoding="utf-8")
@@ -279,7 +279,7 @@ def test_a_write_protected_file_and_a_folder_that_may_not_be_changed_are_left_al
         assert sorted(os.listdir(folder)) == ["blind", "closed", "protected"] and os.listdir(blind.parent) == ["new"]
 
 # %% ../../nbs/engine/files.ipynb #aff514a6
-def test_names_that_are_odd_long_or_not_even_text_can_be_written_and_their_leftovers_are_found():
+def test_names_that_are_odd_long_or_not_valid_text_can_be_written_and_their_leftovers_are_found():
     with tempfile.TemporaryDirectory() as folder:
         odd = ["two\nlines", " ", "a" * 59 + "\u00e9" * 90, ".hidden", "x.part", "-rf", "%s{0}*?[a]", os.fsdecode(b"\xff\xfe" * 100)]
         for name in odd:
@@ -293,7 +293,7 @@ def test_names_that_are_odd_long_or_not_even_text_can_be_written_and_their_lefto
         assert sorted(os.listdir(folder)) == sorted(odd)
 
 # %% ../../nbs/engine/files.ipynb #9adb06b5
-def test_a_name_that_is_cut_is_cut_between_two_characters():
+def test_a_long_name_is_cut_between_two_characters():
     name = part_name(Path("a" + "\u732b" * 84)).name
     assert name.encode("utf-8").decode("utf-8") == name and name.startswith(".a\u732b")
 
@@ -306,7 +306,7 @@ def test_names_that_differ_only_in_case_or_share_their_first_half_never_share_a_
             thread.start()
         for thread in threads:
             thread.join()
-        same = (Path(folder) / "SCORES").exists()  # a file system that takes both for one name
+        same = (Path(folder) / "SCORES").exists()  # a file system that ignores case
         assert same or all((Path(folder) / name).read_text(encoding="utf-8") == name * 999 for name in names)
         assert len(os.listdir(folder)) == (3 if same else 4)
 
@@ -320,7 +320,7 @@ def test_a_writer_in_another_container_with_the_same_host_name_is_left_alone():
         assert other.exists()
 
 # %% ../../nbs/engine/files.ipynb #db785327
-def test_a_part_of_a_living_process_stays_however_old_it_is_unless_the_process_is_younger_than_the_part():
+def test_a_part_of_a_running_process_stays_however_old_it_is_unless_the_process_started_after_the_part_was_made():
     with tempfile.TemporaryDirectory() as folder:
         part = part_name(Path(folder) / "best")
         part.write_text("half", encoding="utf-8")
@@ -334,12 +334,12 @@ def test_a_part_of_a_living_process_stays_however_old_it_is_unless_the_process_i
             patch.setattr(time, "time", lambda: later)
             assert remove_leftovers(folder) == []  # a week with the lid closed
         os.utime(kept, (time.time() - 100_000,) * 2)
-        assert remove_leftovers(folder) == [kept]  # made long before a process of this number began
+        assert remove_leftovers(folder) == [kept]  # made long before the process with this number started
         process.kill()
         process.wait()
 
 # %% ../../nbs/engine/files.ipynb #031ac48b
-def test_a_part_that_is_a_second_name_of_an_old_file_counts_from_the_moment_it_was_linked():
+def test_the_age_of_a_part_that_is_a_hard_link_to_an_old_file_counts_from_the_moment_it_was_linked():
     with tempfile.TemporaryDirectory() as folder:
         best = Path(folder) / "best_3"
         best.write_text("good", encoding="utf-8")
@@ -352,7 +352,7 @@ def test_a_part_that_is_a_second_name_of_an_old_file_counts_from_the_moment_it_w
 # %% ../../nbs/engine/files.ipynb #2ddc3d2e
 def test_leftovers_that_cannot_be_removed_do_not_stop_a_write():
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o1777)  # as /tmp: everybody writes, nobody removes what belongs to others
+        Path(folder).chmod(0o1777)  # like /tmp: all users may write, but only remove their own files
         path = Path(folder) / "best"
         left = part_name(path).name.split(".")
         left[-3] = "999999999"
@@ -363,7 +363,7 @@ def test_leftovers_that_cannot_be_removed_do_not_stop_a_write():
         assert (done.stdout, done.stderr, path.read_text(encoding="utf-8")) == ("", "", "new")
 
 # %% ../../nbs/engine/files.ipynb #bef5997d
-def test_a_folder_that_is_removed_during_a_write_is_an_error_and_leaves_nothing():
+def test_removing_the_folder_during_a_write_raises_an_error_and_leaves_nothing_behind():
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "deep" / "er" / "scores.json"
 
@@ -378,7 +378,7 @@ def test_a_folder_that_is_removed_during_a_write_is_an_error_and_leaves_nothing(
         assert path.read_text(encoding="utf-8") == "good"
 
 # %% ../../nbs/engine/files.ipynb #7aad06b5
-def test_text_that_is_not_unicode_is_an_error_before_the_old_file_is_touched():
+def test_text_that_is_not_valid_unicode_raises_an_error_before_the_old_file_is_touched():
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "page.html"
         write_text(path, "good")
@@ -387,7 +387,7 @@ def test_text_that_is_not_unicode_is_an_error_before_the_old_file_is_touched():
         assert path.read_text(encoding="utf-8") == "good" and os.listdir(folder) == ["page.html"]
 
 # %% ../../nbs/engine/files.ipynb #5d0e11a4
-def test_a_file_that_another_program_has_open_on_windows_is_waited_for_and_one_that_may_not_be_replaced_is_not():
+def test_on_windows_a_write_waits_for_a_file_that_another_program_has_open_but_not_for_one_that_may_not_be_replaced():
     from unittest import mock
 
     def busy(number, times, replace):
@@ -415,12 +415,12 @@ def test_a_file_that_another_program_has_open_on_windows_is_waited_for_and_one_t
 WRITERS = {"write_text", "write_bytes", "savefig", "imsave", "imwrite", "save_file", "savez", "savez_compressed", "savetxt", "tofile",
            "open_memmap", "copyfile", "copy2", "copytree", "move", "symlink_to", "hardlink_to", "link", "renames", "extractall", "extract",
            "to_parquet", "to_pickle", "to_excel", "to_hdf", "to_feather", "mkstemp", "NamedTemporaryFile", "dump", "touch"}
-WITH_A_PATH = {"to_csv", "to_json", "to_html", "to_markdown", "to_latex", "save", "rename"}  # direct writers if they are given one
+WITH_A_PATH = {"to_csv", "to_json", "to_html", "to_markdown", "to_latex", "save", "rename"}  # direct writes if they are given a path
 MODULE_ONLY = {"replace": {"os"}, "rename": {"os"}, "copy": {"shutil"}, "write": {"nbformat"}, "open": {"io", "gzip", "zipfile"}}
 
 
 def writes(call, buffers):
-    "Whether a call writes, moves or links a file, as far as its source tells; `buffers` are names of files in memory."
+    "Whether a call writes, moves or links a file, judging by its source; `buffers` are names of files in memory."
     function, given = call.func, call.args
     keywords = {word.arg: word.value for word in call.keywords}
     name = getattr(function, "attr", getattr(function, "id", ""))
@@ -439,7 +439,7 @@ def writes(call, buffers):
 
 # %% ../../nbs/engine/files.ipynb #faf8a326
 def direct_writes(source):
-    "Function and source of the calls that write files and do not stand in the arguments of `write_safely`."
+    "Function and source of the calls that write files outside the arguments of `write_safely`."
     found, tree = [], ast.parse(source)
     made = [node for node in ast.walk(tree) if isinstance(node, ast.Assign) and "BytesIO(" in ast.unparse(node.value)]
     buffers = {name.id for node in made for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)}
@@ -460,7 +460,7 @@ def direct_writes(source):
 
 # %% ../../nbs/engine/files.ipynb #66be0484
 def sources(root):
-    "The files that are searched, and their Python: modules whole, notebooks their cells that are neither exported nor tests."
+    "The files to search, with their Python: whole modules, and those cells of notebooks that are neither exported nor tests."
     for folder in ("resnet_tutorial", "data_prep", "benchmarks"):
         yield from ((path.relative_to(root).as_posix(), path.read_text("utf-8")) for path in sorted((root / folder).rglob("*.py")))
     for path in sorted((root / "nbs").rglob("[!.]*.ipynb")):
@@ -469,28 +469,28 @@ def sources(root):
         yield path.relative_to(root).as_posix(), "\n\n".join(re.sub(r"^( *)[%!].*", r"\1pass", cell, flags=re.M) for cell in own)
 
 
-PRIVATE = "into a folder of its own that is renamed when it is whole, or that is temporary"
+PRIVATE = "into a private folder that is renamed when complete, or that is temporary"
 
 # %% ../../nbs/engine/files.ipynb #5403363f
-ALLOWED = {  # (file, function) -> why it may
+ALLOWED = {  # (file, function) -> why it is allowed
     ("resnet_tutorial/engine/files.py", "_replace"): "the writer itself",
     ("resnet_tutorial/workshop/rendering.py", "_make_frame"): PRIVATE,
     ("resnet_tutorial/workshop/mini_repository.py", "mini_repo"): PRIVATE,
     ("resnet_tutorial/workshop/mini_repository.py", "write_notebook"): PRIVATE,
-    ("resnet_tutorial/data.py", "write_stack"): "called by write_safely, with the part; too large for memory",
-    ("data_prep/download.py", "download"): "a download goes on where it stopped, under a lock",
+    ("resnet_tutorial/data.py", "write_stack"): "called by write_safely with the part's path; too large for memory",
+    ("data_prep/download.py", "download"): "a download resumes where it stopped, under a lock",
     ("data_prep/download.py", "_extract_entry"): PRIVATE,
     ("data_prep/download.py", "_extract_member"): PRIVATE,
     ("data_prep/images.py", "write_png"): PRIVATE,
     ("data_prep/layouts.py", "lay_out"): PRIVATE,
     ("data_prep/layouts.py", "_link"): PRIVATE,
-    ("data_prep/testing.py", "photos"): "a few images for a test, into a folder of its own",
-    ("data_prep/sources.py", "unpack_once"): "a folder that is renamed when it is whole",
+    ("data_prep/testing.py", "photos"): "a few images for a test, into a private folder",
+    ("data_prep/sources.py", "unpack_once"): "a folder that is renamed when complete",
     ("data_prep/manifest.py", "_clean_up"): "renames whole folders, under a lock",
     ("data_prep/manifest.py", "swap_in"): "renames whole folders, under a lock",
-    ("data_prep/preparation.py", "_make"): "moves a whole file, under a lock",
-    ("resnet_tutorial/workshop/report_page.py", "write_first"): "only if it is not there yet, so that of two executions one gets the folder",
-    ("benchmarks/cam.py", "peak_memory"): "a switch of the system, not a file",
+    ("data_prep/preparation.py", "_make"): "moves a complete file, under a lock",
+    ("resnet_tutorial/workshop/report_page.py", "write_first"): "only if it does not exist yet, so that one of two executions gets the folder",
+    ("benchmarks/cam.py", "peak_memory"): "a system setting, not a file",
     ("benchmarks/hosted.py", "make_environment"): PRIVATE,
     ("benchmarks/hosted.py", "make_origin"): PRIVATE,
     ("benchmarks/input.py", "photographs"): PRIVATE,
@@ -499,7 +499,7 @@ ALLOWED = {  # (file, function) -> why it may
     ("benchmarks/damage.py", "flip"): "damages files on purpose",
     ("benchmarks/damage.py", "ways"): "damages files on purpose",
     ("benchmarks/training.py", "serve"): "nowhere: os.devnull",
-    ("resnet_tutorial/workshop/as_reader.py", "read_all"): "a copy of the repository, into a folder of its own",
+    ("resnet_tutorial/workshop/as_reader.py", "read_all"): "a copy of the repository, into a private folder",
     ("resnet_tutorial/workshop/cli.py", "explain_command"): "a method of ours, which writes safely",
     ("nbs/engine/checksums.ipynb", ""): PRIVATE,
     ("nbs/01_dataset_making.ipynb", ""): PRIVATE,
@@ -508,7 +508,7 @@ ALLOWED = {  # (file, function) -> why it may
     ("nbs/02_data_loading.ipynb", ""): PRIVATE,
     ("nbs/04_training.ipynb", ""): PRIVATE,
     ("nbs/05_evaluation.ipynb", ""): PRIVATE,
-    ("nbs/10_depth_comparison.ipynb", "as_jpeg"): "into memory, or called by write_safely, with the part",
+    ("nbs/10_depth_comparison.ipynb", "as_jpeg"): "into memory, or called by write_safely with the part's path",
     ("nbs/engine/weights.ipynb", ""): PRIVATE,
     ("nbs/preparation/image_files.ipynb", ""): PRIVATE,
     ("nbs/24_study_imagenet_unet.ipynb", "sample_tree"): PRIVATE,
@@ -522,10 +522,10 @@ def test_no_code_of_the_repository_writes_a_file_directly_except_for_the_listed_
     stray = [write for write in found if write[:2] not in ALLOWED]
     assert not stray, "\n".join(["write these with resnet_tutorial.engine.files, or list them in ALLOWED with the reason", *map(str, stray)])
     idle = sorted(ALLOWED.keys() - {write[:2] for write in found})
-    assert idle == [], "ALLOWED lists what nobody writes any more"
+    assert idle == [], "ALLOWED lists calls that no longer exist"
 
 # %% ../../nbs/engine/files.ipynb #dac79d71
-def test_the_search_for_direct_writers_finds_them_in_all_their_forms_and_nothing_else():
+def test_the_search_for_direct_writes_finds_all_their_forms_and_nothing_else():
     bad = ["open(p, 'w')", "open(p, mode='ab')", "p.open('r+')", "io.open(p, 'x')", "p.write_text(t)", "p.write_bytes(b)", "t.to_csv(p)",
            "t.to_csv('a.csv')", "t.to_csv(path_or_buf=p)", "f.savefig(p)", "plt.savefig('a.png')", "image.save(p)", "image.save('a.png')", "os.replace(a, b)",
            "os.rename(a, b)", "a.rename(b)", "shutil.copy(a, b)", "shutil.move(a, b)", "torch.save(x, p)", "np.savez(p, x)", "json.dump(x, f)",

@@ -18,11 +18,11 @@ from resnet_tutorial.engine.paths import find_root
 
 # %% ../../nbs/engine/float64.ipynb #e5e66ef2
 STAND_IN = torch.device("meta")
-_MIXES = ("copy_", "to", "_to_copy", "index", "index_put", "index_put_", "lift_fresh", "set_")  # take tensors of two devices
+_MIXES = ("copy_", "to", "_to_copy", "index", "index_put", "index_put_", "lift_fresh", "set_")  # accept tensors on two devices
 
 
 class _OnDevice(torch.Tensor):
-    "A tensor of the stand-in; its values lie on the CPU."
+    "A tensor on the stand-in; its values are on the CPU."
     __slots__ = ("held",)
     __torch_function__ = torch._C._disabled_torch_function_impl
 
@@ -41,12 +41,12 @@ class _OnDevice(torch.Tensor):
 
 # %% ../../nbs/engine/float64.ipynb #eaaf0c18
 def _on_cpu(value):
-    "An operand as the CPU takes it."
+    "An operand in the form that the CPU takes."
     return value.held if isinstance(value, _OnDevice) else torch.device("cpu") if isinstance(value, torch.device) else value
 
 
 def _carry_out(function, args, kwargs):
-    "An operation on the CPU, its result on the device where the operands were there or the device was asked for."
+    "Run an operation on the CPU; its result is on the device if the operands were or if the device was requested."
     given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
     owners = {id(value.held): value for value in given if isinstance(value, _OnDevice)}
     name, asked = function.overloadpacket.__name__, [value for value in tree_leaves((args, kwargs)) if isinstance(value, torch.device)]
@@ -68,7 +68,7 @@ class _Operations(TorchDispatchMode):
 
 
 class _Calls(TorchFunctionMode):
-    "What PyTorch does to a subclass or to `meta` without dispatching it."
+    "The operations on a subclass or on `meta` that PyTorch does not dispatch."
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs, device = kwargs or {}, (kwargs or {}).get("device")
@@ -83,7 +83,7 @@ class _Calls(TorchFunctionMode):
 # %% ../../nbs/engine/float64.ipynb #a9a80858
 @contextmanager
 def device_without_float64() -> Iterator[torch.device]:
-    "In this context `STAND_IN` is a device on which everything works except float64."
+    "A context in which `STAND_IN` is a device on which everything works except float64."
     autocast, enabled = torch.autocast, torch.is_autocast_enabled
     here = mock.patch.object(torch, "autocast", lambda kind, **options: nullcontext() if kind == "meta" else autocast(kind, **options))
     asked = mock.patch.object(torch, "is_autocast_enabled", lambda *kind: kind != ("meta",) and enabled(*kind))
@@ -91,7 +91,7 @@ def device_without_float64() -> Iterator[torch.device]:
         yield STAND_IN
 
 # %% ../../nbs/engine/float64.ipynb #6febd643
-def test_the_stand_in_computes_like_a_device_and_refuses_float64_two_devices_and_numpy():
+def test_the_stand_in_computes_like_a_device_and_refuses_float64_mixed_devices_and_numpy():
     with device_without_float64() as device:
         x = torch.arange(6.0).view(2, 3).to(device)
         assert x.device == device and (x + 1).device == device and (x + 1).cpu().tolist() == [[1, 2, 3], [4, 5, 6]]
@@ -109,10 +109,10 @@ def test_the_stand_in_computes_like_a_device_and_refuses_float64_two_devices_and
         weight = torch.ones(3, requires_grad=True)
         (x @ weight.to(device)).sum().backward()
         assert weight.grad.tolist() == [3, 5, 7]
-    assert has_float64(device) and torch.zeros(1, device=device).is_meta  # outside it is what it was
+    assert has_float64(device) and torch.zeros(1, device=device).is_meta  # outside the context it is unchanged
 
 # %% ../../nbs/engine/float64.ipynb #64741a1d
-def test_what_is_exact_stays_on_a_device_with_float64_and_goes_to_the_cpu_from_one_without():
+def test_exact_leaves_a_tensor_on_a_device_with_float64_and_moves_it_to_the_cpu_from_one_without():
     x = torch.tensor([0.1, 0.2])
     assert exact(x).dtype == exact_dtype(x.device) == torch.float64 and exact(x).equal(x.double())
     with device_without_float64() as device:
@@ -121,7 +121,7 @@ def test_what_is_exact_stays_on_a_device_with_float64_and_goes_to_the_cpu_from_o
 
 # %% ../../nbs/engine/float64.ipynb #195aa86f
 def same(found, expected, tolerance=1e-5):
-    "Whether what was found on a device is what the CPU finds, to rounding."
+    "Check that the result on a device equals that on the CPU, up to rounding."
     found = found.cpu() if isinstance(found, torch.Tensor) else found
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance, equal_nan=True, check_dtype=False)
 
@@ -166,7 +166,7 @@ def test_without_float64_images_are_counted_normalised_and_augmented_as_on_the_c
 
 # %% ../../nbs/engine/float64.ipynb #2be82476
 @pytest.mark.slow
-def test_without_float64_every_optimiser_loss_and_average_trains_as_on_the_cpu():
+def test_without_float64_every_optimiser_loss_and_weight_average_trains_as_on_the_cpu():
     from resnet_tutorial.engine.optimization import WeightAverage, loss_function, make_optimizer, make_schedule
     from resnet_tutorial.engine.recipes import Recipe, all_phases
     from resnet_tutorial.engine.runtime import Runtime
@@ -195,7 +195,7 @@ def test_without_float64_every_optimiser_loss_and_average_trains_as_on_the_cpu()
             assert losses(device, **changes) == pytest.approx(losses("cpu", **changes), rel=1e-2), changes
 
 # %% ../../nbs/engine/float64.ipynb #b30fb125
-def test_without_float64_predictions_probabilities_and_cached_features_are_those_of_the_cpu():
+def test_without_float64_probabilities_and_cached_features_equal_those_on_the_cpu():
     from types import SimpleNamespace
 
     from resnet_tutorial.data import IMAGENET, EpochSampler, Loader, Pictures, first_of
@@ -252,7 +252,7 @@ def test_without_float64_every_map_method_target_and_drawing_works_as_on_the_cpu
             for method in METHODS:
                 for name, kept in expected[method].maps.items():
                     same(found[method].maps[name], kept, 1e-3)
-        with pytest.raises(TypeError, match="class numbers stored as floats"):  # and not that the device lacks float64
+        with pytest.raises(TypeError, match="class numbers stored as floats"):  # rather than a message that the device lacks float64
             grad_cam(other, there, np.array([0.0, 1.0, 2.0]))
         same(guided_backprop(other, there, 1), guided_backprop(model, x, 1), 1e-3)
         same(guided_grad_cam(other, there, 1), guided_grad_cam(model, x, 1), 1e-3)
@@ -264,7 +264,7 @@ def test_without_float64_every_map_method_target_and_drawing_works_as_on_the_cpu
         same(*drawn)
 
 # %% ../../nbs/engine/float64.ipynb #6d8e55db
-def test_without_float64_every_score_of_a_map_is_that_of_the_cpu():
+def test_without_float64_every_score_of_a_map_equals_that_on_the_cpu():
     import pandas as pd
 
     from resnet_tutorial import localization as loc
@@ -292,12 +292,12 @@ def test_without_float64_every_score_of_a_map_is_that_of_the_cpu():
         same(*curves, 1e-4)
 
 # %% ../../nbs/engine/float64.ipynb #17e912e6
-def test_whoever_writes_float64_in_the_library_goes_through_one_module_or_has_a_reason():
+def test_every_use_of_float64_in_the_library_goes_through_this_module_or_has_a_reason():
     REASONS = {
         "data.py": 2,            # counts of pixel values, on the CPU
         "evaluation.py": 1,      # logits after .cpu()
-        "feature_maps.py": 1,    # is the result to stay float64? only where maps came so
-        "engine/weights.py": 2,  # weights from a file, on the CPU, become float32
+        "feature_maps.py": 1,    # the result stays float64 only if the maps were
+        "engine/weights.py": 2,  # weights from a file are converted to float32 on the CPU
     }
     root, found = find_root() / "resnet_tutorial", {}
     for file in [*root.glob("*.py"), *root.glob("engine/*.py")]:

@@ -16,7 +16,7 @@ def picture(size=64, batch=2, seed=0):
 
 
 class Holds(nn.Module):
-    "A convolution and a head, and between them a batch norm and a dropout that are kept as `keep` says."
+    "A convolution and a head, and between them a batch norm and a dropout that `keep` stores and `find` returns."
 
     def __init__(self, keep, find):
         super().__init__()
@@ -27,7 +27,7 @@ class Holds(nn.Module):
         return self.fc(self.find(self.held)(self.conv(x)).mean((2, 3)))
 
 # %% ../../nbs/engine/guard.ipynb #6f2cb904
-def test_a_module_that_only_a_global_name_leads_to_is_refused_before_it_changes():
+def test_a_module_that_is_reachable_only_by_a_global_name_is_refused_before_it_changes():
     names = {"nn": nn, "bn": nn.BatchNorm2d(4), "drop": nn.Dropout(), "act": nn.ReLU()}
     exec("def find(held): return act if held == 'act' else drop if held == 'drop' else bn", names)
     rng, before = torch.get_rng_state(), copy.deepcopy(names["bn"].state_dict())
@@ -42,13 +42,13 @@ def test_a_module_that_only_a_global_name_leads_to_is_refused_before_it_changes(
     own = Holds(lambda m: m, lambda held: held)
     names["old"] = own.forward
     exec("def forward(x): return old(x)", names)
-    own.forward = names["forward"]  # leads to the original by a global name
+    own.forward = names["forward"]  # reaches the original by a global name
     with pytest.raises(RuntimeError, match="make it a submodule"):
         twin(own)(picture(8))
     assert own.held[0].num_batches_tracked == 0
 
 # %% ../../nbs/engine/guard.ipynb #011b7cec
-def test_a_model_that_cannot_be_called_with_images_alone_has_no_forward_or_is_no_module_is_refused_with_what_to_do():
+def test_a_model_that_cannot_be_called_with_images_alone_has_no_forward_or_is_not_a_module_gives_an_error_that_says_what_to_do():
     class Named(nn.Module):
         def __init__(self):
             super().__init__()
@@ -83,7 +83,7 @@ def test_a_model_that_cannot_be_called_with_images_alone_has_no_forward_or_is_no
             spatial_layers(net, picture())
 
 # %% ../../nbs/engine/guard.ipynb #09f9a79b
-def test_a_forward_pass_that_writes_into_the_weights_is_refused():
+def test_a_forward_pass_that_writes_into_the_weights_raises_an_error():
     class Writes(nn.Module):
         def __init__(self, write):
             super().__init__()
@@ -102,6 +102,6 @@ def test_a_forward_pass_that_writes_into_the_weights_is_refused():
         with pytest.raises(RuntimeError, match="writes into weights or buffers of the model"):
             feature_maps(model, picture(8), "conv")
         assert model.conv.weight.equal(before)
-    embedding = nn.Embedding(3, 4, max_norm=0.01)  # scales its weights as it runs, and may: its twin has weights of its own
+    embedding = nn.Embedding(3, 4, max_norm=0.01)  # rescales its weights as it runs, which is allowed: its twin has its own weights
     before = embedding.weight.detach().clone()
     assert twin(embedding)(torch.tensor([0])).norm() <= 0.011 and embedding.weight.equal(before)

@@ -14,9 +14,9 @@ def picture(size=64, batch=2, seed=0):
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 # %% ../../nbs/engine/guided_relu.ipynb #1d27d028
-def test_every_form_of_a_relu_is_guided_and_relu6_stops_signals_at_its_upper_cut_too():
+def test_every_form_of_a_relu_is_guided_and_relu6_also_stops_signals_above_its_upper_cut():
     class Between(nn.Module):
-        "Two convolutions with an activation after each, pooling and a linear layer; all weights as those of seed 0."
+        "Two convolutions with an activation after each, pooling and a linear layer; the weights are those of seed 0."
 
         def __init__(self, act):
             super().__init__()
@@ -52,7 +52,7 @@ def test_every_form_of_a_relu_is_guided_and_relu6_stops_signals_at_its_upper_cut
     assert not torch.allclose(by_hand(model, x, 6), by_hand(model, x, torch.inf))
 
 # %% ../../nbs/engine/guided_relu.ipynb #574652cb
-def test_networks_with_other_activations_or_with_none_are_refused_by_what_was_found():
+def test_networks_with_other_activations_or_with_none_are_refused_with_the_name_of_what_was_found():
     class Net(nn.Module):
         def __init__(self, act, last):
             super().__init__()
@@ -82,7 +82,7 @@ def test_networks_with_other_activations_or_with_none_are_refused_by_what_was_fo
         (lambda x: x * F.relu6(x + 3) / 6, "a ReLU that multiplies its own input"), (lambda x: x * (x > 0), "a product with a mask"),
         (lambda x: x * (x > 0).float(), "a product with a mask"), (lambda x: torch.where(x > 0, x, 0.1 * x), "torch.where"),
         (lambda x: x.masked_fill(x < 0, 0), "masked_fill"), (lambda x: torch.max(x, 0.1 * x), "maximum"), (torch.sin, "sin"),
-        (lambda x: F.glu(x.repeat(1, 2, 1, 1), 1), "GLU"), (lambda x: (x + x.abs()) / 2, "abs"), (Square.apply, "Square, an autograd"),
+        (lambda x: F.glu(x.repeat(1, 2, 1, 1), 1), "GLU"), (lambda x: (x + x.abs()) / 2, "abs"), (Square.apply, "Square, a custom autograd"),
     ):
         for last in (nn.Identity(), nn.ReLU()):
             with pytest.raises(ValueError, match=f"has .*{name}.*: the result would be the plain gradient"):
@@ -91,7 +91,7 @@ def test_networks_with_other_activations_or_with_none_are_refused_by_what_was_fo
         guided_backprop(Net(nn.Identity(), nn.Identity()), x, 1)
 
 # %% ../../nbs/engine/guided_relu.ipynb #a9690002
-def test_gates_and_attention_beside_relus_are_no_activations():
+def test_gates_and_attention_beside_relus_do_not_count_as_activations():
     class Gated(nn.Module):
         def __init__(self, gate):
             super().__init__()
@@ -112,7 +112,7 @@ def test_gates_and_attention_beside_relus_are_no_activations():
         guided_backprop(Gated(nn.SiLU()), picture(10), 1)
 
 # %% ../../nbs/engine/guided_relu.ipynb #6b924aa0
-def test_known_architectures_are_guided_or_refused_as_their_activations_say():
+def test_known_architectures_are_guided_or_refused_depending_on_their_activations():
     for name, refused in (
         ("vgg11", None), ("squeezenet1_1", None), ("densenet121", None), ("mobilenet_v2", None), ("regnet_y_400mf", None),
         ("shufflenet_v2_x0_5", None), ("mobilenet_v3_small", "Hardswish"), ("efficientnet_b0", "SiLU"), ("convnext_tiny", "GELU"),

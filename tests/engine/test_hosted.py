@@ -24,7 +24,7 @@ def project(folder, *dependencies):
 
 
 def wheel(folder, name, needs=()):
-    "A wheel of a package with one module and nothing in it."
+    "A wheel of a package with one trivial module."
     info = f"{name}-1.0.dist-info"
     required = "".join(f"Requires-Dist: {need}\n" for need in needs)
     with zipfile.ZipFile(Path(folder, f"{name}-1.0-py3-none-any.whl"), "w") as file:
@@ -34,7 +34,7 @@ def wheel(folder, name, needs=()):
         file.writestr(f"{info}/RECORD", "")
 
 # %% ../../nbs/engine/hosted.ipynb #409efe44
-def test_the_list_of_packages_is_the_one_of_the_library_and_never_one_of_its_extras():
+def test_the_list_of_packages_is_the_library_s_and_contains_none_of_its_extras():
     names = [each.name for each in library_requirements(find_root())]
     assert "pooch" in names and "torch" in names
     assert not {"nbdev", "fastcore", "ipykernel", "jupyterlab", "notebook", "jupyter_client", "pytest", "timm"} & set(names)
@@ -43,7 +43,7 @@ def test_the_list_of_packages_is_the_one_of_the_library_and_never_one_of_its_ext
         assert [each.name for each in library_requirements(folder)] == ["alpha", "gamma"]
 
 # %% ../../nbs/engine/hosted.ipynb #5cb05ef4
-def test_where_everything_is_there_nothing_is_installed_and_nothing_is_said():
+def test_nothing_is_installed_or_printed_if_nothing_is_missing():
     there = installed_versions()
     with tempfile.TemporaryDirectory() as folder, mock.patch("subprocess.run") as run, warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -51,7 +51,7 @@ def test_where_everything_is_there_nothing_is_installed_and_nothing_is_said():
         assert not run.called and {"numpy", "pyyaml", "scikit-learn"} <= there.keys()
 
 # %% ../../nbs/engine/hosted.ipynb #b2a7d5bd
-def test_a_missing_package_and_what_it_needs_are_installed_and_can_be_imported_at_once():
+def test_a_missing_package_and_its_dependencies_are_installed_and_can_be_imported_at_once():
     before = list(sys.path)
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as target:
         wheel(folder, "rt_missing", ["rt_below"])
@@ -67,11 +67,11 @@ def test_a_missing_package_and_what_it_needs_are_installed_and_can_be_imported_a
         sys.path[:] = before
 
 # %% ../../nbs/engine/hosted.ipynb #e508dfe7
-def test_nothing_that_is_installed_is_replaced_and_an_old_package_is_named_and_left_alone():
+def test_no_installed_package_is_replaced_and_an_old_package_is_named_and_left_alone():
     with tempfile.TemporaryDirectory() as folder, mock.patch("subprocess.run") as run:
         said = []
         run.side_effect = lambda command, check: said.append(Path(command[command.index("-c") + 1]).read_text(encoding="utf-8"))
-        with pytest.warns(UserWarning, match="packaging>=99999"), pytest.raises(RuntimeError, match="rt_nowhere where this kernel does not look"):
+        with pytest.warns(UserWarning, match="packaging>=99999"), pytest.raises(RuntimeError, match="rt_nowhere where this kernel does not search"):
             install_missing(project(folder, "rt_nowhere", "packaging>=99999"))
         command = run.call_args.args[0]
         assert command[-1] == "rt_nowhere" and command[:4] == [sys.executable, "-m", "pip", "install"]
@@ -79,7 +79,7 @@ def test_nothing_that_is_installed_is_replaced_and_an_old_package_is_named_and_l
         assert held.keys() == installed_versions().keys() and held["numpy"] == str(installed_versions()["numpy"])
 
 # %% ../../nbs/engine/hosted.ipynb #ce2741ff
-def test_torch_and_numpy_and_pandas_are_never_installed_wherever_they_come_from():
+def test_torch_numpy_and_pandas_are_never_installed_even_if_their_metadata_is_missing():
     with tempfile.TemporaryDirectory() as folder, mock.patch("subprocess.run") as run:
         with mock.patch("importlib.metadata.distributions", return_value=[]), pytest.warns(UserWarning, match="torch>=2, torchvision, numpy, pandas"):
             assert install_missing(project(folder, "torch>=2", "torchvision", "numpy", "pandas")) == []

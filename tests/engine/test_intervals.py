@@ -11,7 +11,7 @@ import torch
 from resnet_tutorial.engine.intervals import bootstrap_mean, summarize_scores
 
 # %% ../../nbs/engine/intervals.ipynb #41dbc95b
-def test_the_interval_over_pictures_is_that_of_the_normal_law_and_seeds_widen_it():
+def test_the_interval_over_images_matches_the_normal_distribution_and_differing_seeds_widen_it():
     rng = np.random.default_rng(0)
     values = rng.normal(size=2000)
     mean, low, high = bootstrap_mean(values)
@@ -22,13 +22,13 @@ def test_the_interval_over_pictures_is_that_of_the_normal_law_and_seeds_widen_it
     assert same_high - same_low == pytest.approx(high - low, rel=1e-6)
 
 # %% ../../nbs/engine/intervals.ipynb #4ad9cc89
-def test_what_is_undefined_is_left_out_of_the_mean_and_an_empty_group_is_nan():
+def test_undefined_values_are_left_out_of_the_mean_and_the_mean_of_an_empty_group_is_nan():
     assert bootstrap_mean([1.0, np.nan, 1.0, np.nan]) == (1, 1, 1)
     assert all(math.isnan(v) for v in bootstrap_mean([np.nan, np.nan]))
     assert bootstrap_mean([[1.0, np.nan], [np.nan, 3.0]])[0] == 2
 
 # %% ../../nbs/engine/intervals.ipynb #7727ee75
-def test_a_summary_counts_what_is_undefined_instead_of_hiding_it():
+def test_a_summary_counts_undefined_values_instead_of_hiding_them():
     table = summarize_scores({"hit": torch.tensor([1.0, 0, math.nan, 1]), "none": [math.nan, math.nan]})
     assert table.loc["hit", "mean"] == pytest.approx(2 / 3)
     assert table.loc["hit", ["images", "undefined"]].tolist() == [3, 1]

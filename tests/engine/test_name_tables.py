@@ -13,7 +13,7 @@ CLASSES = ["0", "1", "007", "7", "1e3", "1000", "1000.0", "NA", "null", "None", 
            "1_000", "$\\frac$", "a,b", 'say "x"', "two\nlines", "Icon\r", "\r\n", "=1+1", "@x", "猫", "🐈", "\x1b[2J", "\ufeff", "#", "'", "\\", "a" * 400]
 
 # %% ../../nbs/engine/name_tables.ipynb #2c527efb
-def test_names_come_back_from_a_table_as_they_went_in_whatever_they_look_like():
+def test_names_survive_writing_and_reading_a_table_unchanged_whatever_they_look_like():
     for some in [CLASSES, CLASSES[:20], *([name, "cat"] for name in CLASSES)]:
         table = pd.DataFrame({"path": [f"{name}.png" for name in some], "true": some, "predicted": some[::-1], "confidence": 0.5})
         table = table.assign(**{f"p_{name}": range(len(some)) for name in some})
@@ -23,7 +23,7 @@ def test_names_come_back_from_a_table_as_they_went_in_whatever_they_look_like():
         assert names_csv(again) == names_csv(table)
 
 # %% ../../nbs/engine/name_tables.ipynb #ae7b4a34
-def test_numbers_stay_numbers_beside_names_and_what_is_unknown_among_them_is_nan():
+def test_numbers_beside_names_stay_numbers_and_unknown_numbers_are_nan():
     table = pd.DataFrame({"phase": ["1", "NA"], "epoch": [1, 2], "val_loss": [0.25, float("nan")], "exact": [0.1 + 0.2, 1e-300]})
     again = read_names_csv(names_csv(table))
     pd.testing.assert_frame_equal(again, table, check_exact=True)
@@ -40,7 +40,7 @@ def test_a_table_of_ordinary_names_has_no_quotes_and_a_file_name_that_is_not_utf
         assert read_names_csv(f"{folder}/a.csv").path.tolist() == ["caf\\udce9.png"]
 
 # %% ../../nbs/engine/name_tables.ipynb #f179c3c5
-def test_no_code_of_the_library_reads_or_writes_a_table_past_these_functions():
+def test_no_code_of_the_library_reads_or_writes_a_table_without_these_functions():
     import re
 
     import resnet_tutorial

@@ -7,7 +7,7 @@ from pathlib import Path
 from resnet_tutorial.engine.names import closest_names, did_you_mean
 
 # %% ../../nbs/engine/names.ipynb #268673cc
-def test_a_misspelt_name_is_answered_with_the_most_similar_one_and_a_foreign_one_with_nothing():
+def test_a_misspelt_name_gives_the_most_similar_one_and_an_unrelated_name_gives_nothing():
     assert did_you_mean("learing_rate", ["epochs", "learning_rate"]) == "did you mean 'learning_rate'? "
     assert did_you_mean("banana", ["epochs", "learning_rate"]) == did_you_mean("x", []) == ""
 
@@ -17,13 +17,13 @@ def test_names_come_from_any_iterable_and_the_name_may_be_of_any_type():
     assert did_you_mean(1, ["10", "x"]) == "did you mean '10'? " and did_you_mean(None, ["None"]) == "did you mean 'None'? "
 
 # %% ../../nbs/engine/names.ipynb #94bc0fe7
-def test_several_names_come_most_similar_first_and_none_that_shares_no_letters():
+def test_several_names_are_ordered_by_similarity_and_names_that_share_no_letters_are_left_out():
     layers = ["layer1.0.conv2", "layer4.10", "bn1", "fc"]
     assert closest_names("layer4.20", layers) == ["layer4.10", "layer1.0.conv2"]
     assert closest_names("layer4.20", layers, count=1) == ["layer4.10"] and closest_names("zzz", layers) == []
 
 # %% ../../nbs/engine/names.ipynb #b9a2690e
-def test_a_name_cannot_command_a_terminal_and_what_can_be_read_stays_as_it_is():
+def test_a_name_cannot_control_a_terminal_and_readable_text_is_unchanged():
     from resnet_tutorial.engine.names import printable
 
     for name in ("cat", "Größe 3", "猫", "قط", "חתול", "🐈\u200d⬛", "a\u00a0b", "$x$", "C:\\temp", "می\u200cخواهم"):
@@ -35,7 +35,7 @@ def test_a_name_cannot_command_a_terminal_and_what_can_be_read_stays_as_it_is():
     assert all(printable(chr(c)).encode("utf-8") for c in range(0x11000))
 
 # %% ../../nbs/engine/names.ipynb #e33d503c
-def test_networks_are_called_by_their_names_and_others_keep_theirs():
+def test_known_networks_get_their_usual_names_and_other_names_are_unchanged():
     from resnet_tutorial.engine.names import network_title
 
     assert [network_title(name) for name in ("resnet50", "resnet_small", "resnet_small18", "cnn_small18")] == [
@@ -47,7 +47,7 @@ ODD_NAMES = [r"$\frac$", "$x$ and $y$", "_hidden", "a_b^c", "\\", "\\$x\\$", "$"
              "caf\udce9", "猫", "🐈", "قطة", "x" * 300, "007", "1e3", "NA", "null", "true", "~", "no", "-x", "..", "=cmd|'/c calc'!A0", "a,b;\"c\"", "`|` *x*"]
 
 # %% ../../nbs/engine/names.ipynb #67a5fb5e
-def test_any_name_is_drawn_as_it_is_written_in_titles_and_ticks_and_legends_without_a_warning():
+def test_any_name_is_drawn_as_it_is_written_in_titles_ticks_and_legends_without_a_warning():
     import warnings
 
     from matplotlib.cbook import is_math_text
@@ -59,7 +59,7 @@ def test_any_name_is_drawn_as_it_is_written_in_titles_and_ticks_and_legends_with
         drawn = label_text(name)
         assert not is_math_text(drawn) and len(drawn) <= 45, name
         if len(name) <= 40 and name.isascii():
-            assert drawn.lstrip("\u200b").replace(r"\$", "$") == printable(name), name  # as Matplotlib draws what is no formula
+            assert drawn.lstrip("\u200b").replace(r"\$", "$") == printable(name), name  # as Matplotlib draws text that is not a formula
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure = Figure(figsize=(9, 9))
@@ -72,7 +72,7 @@ def test_any_name_is_drawn_as_it_is_written_in_titles_and_ticks_and_legends_with
         figure.canvas.draw()
 
 # %% ../../nbs/engine/names.ipynb #e5a5cfc8
-def test_two_long_names_of_one_beginning_and_two_in_a_foreign_script_stay_different_in_a_figure():
+def test_two_long_names_with_the_same_beginning_and_two_in_a_script_without_glyphs_look_different_in_a_figure():
     from resnet_tutorial.engine.names import label_text
 
     assert label_text("x" * 90 + "1") != label_text("x" * 90 + "2") and len(label_text("y" * 90)) == 40
@@ -103,7 +103,7 @@ WORDS = {"title", "label", "labels", "xlabel", "ylabel", "xticklabels", "ytickla
 
 
 def drawn_as_it_is(source):
-    "Function and text of every call that draws a text which is no constant and did not pass `label_text`."
+    "Function and text of every call that draws non-constant text without `label_text`."
     owner = {}
     for function in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)):
         owner |= dict.fromkeys(range(function.lineno, function.end_lineno + 1), function.name)
@@ -116,21 +116,21 @@ def drawn_as_it_is(source):
                 yield owner.get(call.lineno, ""), ast.unparse(text)
 
 # %% ../../nbs/engine/names.ipynb #559846cb
-def test_no_code_of_the_library_draws_a_text_that_did_not_pass_label_text_except_for_the_listed_ones():
+def test_no_code_of_the_library_draws_text_without_label_text_except_for_the_listed_calls():
     import resnet_tutorial
 
-    OURS = {  # function and text -> why it holds no name
-        ("plot_depth_curve", "score.replace('_', ' ')"): "a score of ours", ("plot_history", "score"): "loss or accuracy",
-        ("plot_history", "label"): "passed label_text a line above", ("answer_gallery", "f'{title} {row.confidence:.1%}'"): "likewise",
-        ("answer_gallery", "f\"no {('right' if right else 'wrong')} answer\""): "words of ours", ("draw_panel", "name"): "words of ours",
-        ("plot_confusion", "drawn"): "passed label_text a line above",
-        ("finish", "label"): "words of ours", ("accuracy_figure", "label"): "words of ours", ("depth_figure", "label"): "words of ours",
-        ("unet_figure", "label"): "words of ours",
+    OURS = {  # function and text -> why it contains no name
+        ("plot_depth_curve", "score.replace('_', ' ')"): "one of our scores", ("plot_history", "score"): "loss or accuracy",
+        ("plot_history", "label"): "passed through label_text a line above", ("answer_gallery", "f'{title} {row.confidence:.1%}'"): "likewise",
+        ("answer_gallery", "f\"no {('right' if right else 'wrong')} answer\""): "our own words", ("draw_panel", "name"): "our own words",
+        ("plot_confusion", "drawn"): "passed through label_text a line above",
+        ("finish", "label"): "our own words", ("accuracy_figure", "label"): "our own words", ("depth_figure", "label"): "our own words",
+        ("unet_figure", "label"): "our own words",
     }
     root = Path(resnet_tutorial.__file__).resolve().parent.parent
     library = [*root.glob("resnet_tutorial/**/*.py"), *root.glob("data_prep/*.py")]
     found = [(file.name, *drawing) for file in library for drawing in drawn_as_it_is(file.read_text(encoding="utf-8"))]
-    assert [drawing for drawing in found if drawing[1:] not in OURS] == [], "draw label_text(...) of these, or list them with the reason"
+    assert [drawing for drawing in found if drawing[1:] not in OURS] == [], "wrap these in label_text(...), or list them with the reason"
     bad = ["a.set_title(name)", "a.text(0, 1, f'{name}')", "a.plot(x, label=name)", "a.set(title=name)", "a.set_xticks(p, names)", "f.suptitle(x + y)"]
     assert all(list(drawn_as_it_is(line)) for line in bad)
     good = ["a.set_title('ROC')", "a.set_title(label_text(name))", "a.set_xticks(p, [label_text(n) for n in names])", "a.set_xticks(p)", "t.map(label_text)"]

@@ -17,7 +17,7 @@ from resnet_tutorial.engine.recipes import Recipe, all_phases
 
 
 def tiny_recipe(**changes):
-    "A recipe of two epochs."
+    "A recipe with two epochs."
     return Recipe(**{"name": "tiny", "epochs": 2, "batch_size": 8, "out_dir": "runs/tiny", **changes})
 
 
@@ -28,7 +28,7 @@ def optimizer_of(net, **changes):
 
 # %% ../../nbs/engine/optimization.ipynb #af4326ef
 def random_steps(optimizer, parameters, steps=5):
-    "Steps along gradients that are the same at every call; returns the parameters."
+    "Take steps along gradients that are the same in every call; return the parameters."
     generator = torch.Generator().manual_seed(3)
     for _ in range(steps):
         for parameter in parameters:
@@ -37,7 +37,7 @@ def random_steps(optimizer, parameters, steps=5):
     return [parameter.detach().clone() for parameter in parameters]
 
 # %% ../../nbs/engine/optimization.ipynb #57b97f6e
-def test_every_schedule_stays_within_zero_and_one_and_all_that_fall_end_near_zero():
+def test_every_schedule_stays_between_zero_and_one_and_all_but_the_constant_one_end_near_zero():
     for kind in ("constant", "cosine", "linear", "one_cycle", "multi_step"):
         factors = [schedule_factor(kind, step, 100, warmup=5, milestones=(40, 80)) for step in range(100)]
         assert all(0 < factor <= 1 for factor in factors)
@@ -79,7 +79,7 @@ def test_the_source_s_cifar_10_recipe_drops_the_rate_exactly_at_32000_and_48000_
         assert total == 64000
 
 # %% ../../nbs/engine/optimization.ipynb #003c54b0
-def test_epochs_become_steps_with_the_length_of_an_epoch():
+def test_epochs_are_converted_to_steps_by_the_length_of_an_epoch():
     recipe = load_recipe("cam_resnet18")
     factor, total = phase_factor(recipe, all_phases(recipe)[0], steps_per_epoch=10)
     assert total == 2000
@@ -87,7 +87,7 @@ def test_epochs_become_steps_with_the_length_of_an_epoch():
     assert rates == pytest.approx([0.1, 0.02, 0.004, 0.0008], rel=1e-12)
 
 # %% ../../nbs/engine/optimization.ipynb #db2c610d
-def test_weight_decay_leaves_biases_and_normalisation_alone_unless_it_is_asked_for_all():
+def test_weight_decay_leaves_biases_and_normalisation_alone_unless_decay_all_is_set():
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
     decayed, free = optimizer_of(net, weight_decay=0.1).param_groups
     assert [p.shape for p in decayed["params"]] == [(4, 3, 3, 3)]
@@ -96,7 +96,7 @@ def test_weight_decay_leaves_biases_and_normalisation_alone_unless_it_is_asked_f
     assert (len(decayed["params"]), len(free["params"])) == (4, 0)
 
 # %% ../../nbs/engine/optimization.ipynb #f89c63dc
-def test_the_optimiser_has_the_recipe_s_name_and_numbers_and_those_of_the_phase_come_first():
+def test_the_optimiser_has_the_recipe_s_type_and_settings_and_those_of_the_phase_take_precedence():
     net = torch.nn.Linear(3, 2)
     sgd = optimizer_of(net, learning_rate=0.3, momentum=0.8, nesterov=False)
     assert isinstance(sgd, torch.optim.SGD)
@@ -110,7 +110,7 @@ def test_the_optimiser_has_the_recipe_s_name_and_numbers_and_those_of_the_phase_
     assert (other.param_groups[0]["lr"], other.param_groups[0]["weight_decay"]) == (0.01, 0.2)
 
 # %% ../../nbs/engine/optimization.ipynb #e94dc547
-def test_the_direction_of_muon_is_orthogonal_for_a_flattened_convolution():
+def test_muon_s_direction_is_orthogonal_for_a_flattened_convolution():
     generator = torch.Generator().manual_seed(0)
     for shape in ((16, 8, 3, 3), (64, 2, 3, 3), (8, 32, 1, 1)):
         values = torch.linalg.svdvals(orthogonalize(torch.randn(shape, generator=generator).flatten(1)).float())
@@ -118,7 +118,7 @@ def test_the_direction_of_muon_is_orthogonal_for_a_flattened_convolution():
         assert values.max() < 1.25
 
 # %% ../../nbs/engine/optimization.ipynb #fbc6bb9f
-def test_muon_moves_filters_by_a_matrix_whose_singular_values_are_the_rate():
+def test_muon_moves_filters_by_a_matrix_whose_singular_values_are_about_the_learning_rate():
     net = torch.nn.Sequential(torch.nn.Conv2d(8, 16, 3), torch.nn.BatchNorm2d(16)).to(memory_format=torch.channels_last)
     before = net[0].weight.detach().clone()
     optimizer = optimizer_of(net, optimizer="muon", learning_rate=0.5, weight_decay=0.0)
@@ -130,7 +130,7 @@ def test_muon_moves_filters_by_a_matrix_whose_singular_values_are_the_rate():
     assert net[0].weight.is_contiguous(memory_format=torch.channels_last)
 
 # %% ../../nbs/engine/optimization.ipynb #a05fffaa
-def test_muon_takes_exactly_the_steps_of_torch_s_own_on_matrices():
+def test_muon_takes_exactly_the_same_steps_on_matrices_as_torch_s_version():
     if hasattr(torch.optim, "Muon"):
         for nesterov in (True, False):
             ours, theirs = (torch.nn.Parameter(torch.linspace(-1, 1, 24).view(8, 3)) for _ in range(2))
@@ -140,7 +140,7 @@ def test_muon_takes_exactly_the_steps_of_torch_s_own_on_matrices():
             torch.testing.assert_close(random_steps(mine, [ours]), random_steps(peer, [theirs]), rtol=0, atol=1e-6)
 
 # %% ../../nbs/engine/optimization.ipynb #e5bf0f2f
-def test_what_muon_leaves_to_sgd_takes_exactly_the_steps_of_torch_s_own():
+def test_parameters_that_muon_leaves_to_sgd_take_exactly_the_same_steps_as_with_torch_s_sgd():
     net, twin = torch.nn.BatchNorm2d(4), torch.nn.BatchNorm2d(4)
     for nesterov in (True, False):
         mine = optimizer_of(net, optimizer="muon", side_learning_rate=0.3, decay_all=True, weight_decay=0.1, nesterov=nesterov)
@@ -148,7 +148,7 @@ def test_what_muon_leaves_to_sgd_takes_exactly_the_steps_of_torch_s_own():
         torch.testing.assert_close(random_steps(mine, list(net.parameters())), random_steps(peer, list(twin.parameters())))
 
 # %% ../../nbs/engine/optimization.ipynb #81ffa7d6
-def test_what_muon_leaves_to_adamw_takes_exactly_the_steps_of_torch_s_own():
+def test_parameters_that_muon_leaves_to_adamw_take_exactly_the_same_steps_as_with_torch_s_adamw():
     net, twin = torch.nn.BatchNorm2d(4), torch.nn.BatchNorm2d(4)
     sides = {"side_optimizer": "adamw", "side_learning_rate": 0.3, "decay_all": True, "weight_decay": 0.1}
     mine = optimizer_of(net, optimizer="muon", **sides)
@@ -156,7 +156,7 @@ def test_what_muon_leaves_to_adamw_takes_exactly_the_steps_of_torch_s_own():
     torch.testing.assert_close(random_steps(mine, list(net.parameters())), random_steps(peer, list(twin.parameters())))
 
 # %% ../../nbs/engine/optimization.ipynb #8622a01a
-def test_muon_takes_convolutions_and_leaves_norms_and_biases_and_the_head_to_sgd():
+def test_muon_updates_convolutions_and_leaves_norms_biases_and_the_head_to_sgd():
     net = build_model("resnet_small", 2)
     filters, head, rest = optimizer_of(net, optimizer="muon", learning_rate=0.2, side_learning_rate=0.03).param_groups
     assert {p.ndim for p in filters["params"]} == {4}
@@ -166,7 +166,7 @@ def test_muon_takes_convolutions_and_leaves_norms_and_biases_and_the_head_to_sgd
     assert len(filters["params"]) + 1 + len(rest["params"]) == len(list(net.parameters()))
 
 # %% ../../nbs/engine/optimization.ipynb #d2dc8609
-def test_the_state_of_muon_goes_on_where_it_was_saved_whatever_takes_the_rest():
+def test_muon_resumes_exactly_from_a_saved_state_with_either_side_optimiser():
     import copy
 
     for side in ("sgd", "adamw"):
@@ -185,18 +185,18 @@ def test_balanced_class_weights_are_those_of_scikit_learn():
     labels = torch.tensor([0] * 6 + [1] * 3 + [2])
     expected = compute_class_weight("balanced", classes=labels.unique().numpy(), y=labels.numpy())
     torch.testing.assert_close(class_weights(torch.bincount(labels)), torch.tensor(expected).float())
-    with pytest.raises(ValueError, match=r"a picture of every class; counts are \[3, 0\]"):
+    with pytest.raises(ValueError, match=r"image of every class; the counts are \[3, 0\]"):
         class_weights(torch.tensor([3, 0]))
 
 # %% ../../nbs/engine/optimization.ipynb #e6fb559a
-def test_binary_cross_entropy_is_torch_s_for_one_hot_targets():
+def test_binary_cross_entropy_equals_torch_s_for_one_hot_targets():
     logits, labels = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 2, 1, 0])
     loss = loss_function(tiny_recipe(loss="binary_cross_entropy"))
     expected = torch.nn.BCEWithLogitsLoss()(logits, torch.eye(3)[labels])
     torch.testing.assert_close(loss(logits, labels), expected)
 
 # %% ../../nbs/engine/optimization.ipynb #af6ddd2b
-def test_class_weights_count_a_class_as_often_as_if_its_pictures_were_repeated():
+def test_class_weights_count_a_class_as_often_as_if_its_images_were_repeated():
     logits, labels = torch.randn(4, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 0, 1, 1])
     repeated = torch.tensor([0, 1, 2, 2, 2, 3, 3, 3])
     for kind in ("cross_entropy", "binary_cross_entropy"):
@@ -213,14 +213,14 @@ def test_validation_uses_neither_smoothing_nor_class_weights():
     torch.testing.assert_close(loss_function(recipe, torch.tensor([1, 3]))(logits, labels), expected)
 
 # %% ../../nbs/engine/optimization.ipynb #badf6e84
-def test_class_weights_of_another_number_than_the_classes_are_refused():
-    with pytest.raises(ValueError, match="class_weights has 3 numbers, the data set 2 classes"):
+def test_class_weights_whose_number_differs_from_the_number_of_classes_are_refused():
+    with pytest.raises(ValueError, match="class_weights has 3 numbers, but the data set has 2 classes"):
         loss_function(tiny_recipe(class_weights=[1.0, 2.0, 3.0]), torch.tensor([5, 5]))
-    with pytest.raises(ValueError, match="class weights need the counts"):
+    with pytest.raises(ValueError, match="class weights need counts"):
         loss_function(tiny_recipe(class_weights="balanced"))
 
 # %% ../../nbs/engine/optimization.ipynb #2e2a0246
-def test_balanced_epochs_show_every_class_as_often_as_the_smallest_and_differ_from_epoch_to_epoch():
+def test_balanced_epochs_show_every_class_as_often_as_the_smallest_and_differ_from_each_other():
     labels = torch.tensor([0] * 20 + [1] * 5 + [3] * 9)[torch.randperm(34, generator=torch.Generator().manual_seed(0))]
     first, again, next_one = (balanced_indices(labels, seed=1, epoch=epoch) for epoch in (0, 0, 1))
     assert torch.equal(first, again)
@@ -271,7 +271,7 @@ def test_the_average_agrees_with_torch_s_averaged_model_once_the_decay_has_stopp
         torch.testing.assert_close(ours.model.state_dict()[name], value)
 
 # %% ../../nbs/engine/optimization.ipynb #1b2ce651
-def test_a_saved_average_goes_on_as_if_it_had_not_stopped():
+def test_a_saved_average_resumes_as_if_it_had_not_stopped():
     net = torch.nn.Linear(2, 2)
     first, second = WeightAverage(net, 0.9), WeightAverage(torch.nn.Linear(2, 2), 0.9)
     for value in (1.0, 2.0):
@@ -307,12 +307,12 @@ def test_a_second_phase_frees_what_the_first_froze():
     assert all(module.training for module in net.modules())
 
 # %% ../../nbs/engine/optimization.ipynb #b3c7a04b
-def test_a_phase_that_names_no_parameter_is_refused_with_names_that_exist():
-    with pytest.raises(ValueError, match="no parameter is called 'head"):
+def test_a_phase_whose_pattern_matches_no_parameter_is_refused_with_names_that_exist():
+    with pytest.raises(ValueError, match="no parameter name matches 'head"):
         freeze(build_model("resnet_small", 2), ["head.*"])
 
 # %% ../../nbs/engine/optimization.ipynb #1be76285
-def test_the_schedule_drives_every_group_of_an_optimiser_from_its_own_largest_rate():
+def test_the_schedule_scales_every_parameter_group_from_its_own_largest_rate():
     recipe = tiny_recipe(optimizer="muon", learning_rate=0.2, side_learning_rate=0.03, schedule="linear")
     phase = all_phases(recipe)[0]
     optimizer = make_optimizer(build_model("resnet_small", 2), recipe, phase)

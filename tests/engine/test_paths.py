@@ -10,7 +10,7 @@ import pytest
 from resnet_tutorial.engine.paths import find_root, from_root
 
 # %% ../../nbs/engine/paths.ipynb #4f130bad
-def test_the_root_is_found_from_any_folder_below_it_and_outside_of_a_repository_it_is_said_where_was_looked():
+def test_the_root_is_found_from_any_folder_below_it_and_the_error_outside_a_repository_says_where_we_looked():
     with tempfile.TemporaryDirectory() as folder:
         with pytest.raises(FileNotFoundError, match="no settings.ini in .* or above"):
             find_root(folder)
@@ -32,6 +32,6 @@ def test_a_relative_path_means_the_same_file_from_every_folder_of_a_repository()
                 assert Path(from_root("runs/a")).resolve() == root / "runs" / "a"
 
 # %% ../../nbs/engine/paths.ipynb #d78586d5
-def test_absolute_and_empty_paths_and_those_outside_of_a_repository_stay_as_they_are():
+def test_absolute_paths_empty_paths_and_paths_outside_a_repository_are_unchanged():
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         assert (from_root("/data/x"), from_root(""), from_root(Path("runs"))) == ("/data/x", "", "runs")

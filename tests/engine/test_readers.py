@@ -10,14 +10,14 @@ from IPython.core.interactiveshell import InteractiveShell
 from resnet_tutorial.engine.readers import is_test_cell, pass_over_tests
 
 # %% ../../nbs/engine/readers.ipynb #75236c03
-def test_a_test_cell_is_known_by_its_directive_whatever_stands_above_it():
+def test_a_test_cell_is_recognised_by_its_directive_whatever_comes_before_it():
     for above in ("", "\n \n", "# a comment\n", "%%time\n", "%%capture out\n\n# why\n", "#| slow\n#| hide\n", "#@title Test: two\n"):
         for directive in ("#| test two", "#|test two", "# | test two", "  #|  test: two", "#| test", "#| test_setup", "#\t|\ttest\ttwo"):
             for end in ("\n", "\r\n", ""):
                 assert is_test_cell(above + directive + end + "assert False"[: 99 * len(end)]), (above, directive)
 
 # %% ../../nbs/engine/readers.ipynb #1f0729ed
-def test_a_cell_for_readers_is_never_taken_for_a_test_cell():
+def test_a_cell_for_readers_is_never_mistaken_for_a_test_cell():
     for cell in ("", "x = 1\n#| test", "#| tests\nx", "#| test-time\nx", "#| testing\nx", "# test\nx", "'''\n#| test\n'''", "#| export test\nx"):
         assert not is_test_cell(cell), cell
     for cell in ("#| claim\nassert True", "# a note on #| test\nx = 1", "%matplotlib inline\n#| test\nx = 1", "!ls\n#| test", "#| hide\nx = '#| test'"):
@@ -37,11 +37,11 @@ INERT = [
 ]
 
 # %% ../../nbs/engine/readers.ipynb #bf323b2b
-def test_in_a_shell_a_test_cell_does_nothing_whatever_is_in_it_and_other_cells_run():
+def test_in_a_shell_a_test_cell_does_nothing_whatever_it_contains_and_other_cells_run():
     shell = InteractiveShell()
     before = list(shell.input_transformers_cleanup)
     pass_over_tests(shell=shell)
-    pass_over_tests(shell=shell)  # twice is once
+    pass_over_tests(shell=shell)  # calling it twice has the effect of calling it once
     assert shell.input_transformers_cleanup[1:] == before
     for cell in INERT:
         result = shell.run_cell(cell)
@@ -54,7 +54,7 @@ def test_in_a_shell_a_test_cell_does_nothing_whatever_is_in_it_and_other_cells_r
     assert shell.run_cell("#| test_setup\nhurt = True").success and shell.user_ns["hurt"]
 
 # %% ../../nbs/engine/readers.ipynb #c2c96074
-def test_under_pytest_and_nbdev_test_and_outside_of_ipython_nothing_is_registered():
+def test_under_pytest_and_nbdev_test_and_outside_ipython_nothing_is_registered():
     pass_over_tests()
     for first in ("", "import IPython; ", "from IPython.core.interactiveshell import InteractiveShell as S; s = S.instance(); "):
         code = f"{first}from resnet_tutorial.engine.readers import pass_over_tests; pass_over_tests()"

@@ -14,7 +14,7 @@ from resnet_tutorial.engine.recipes import Recipe
 
 
 def refused(text, **options):
-    "The message with which a recipe file of this text is refused."
+    "The error message for a recipe file with this text."
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "r.yaml"
         path.write_text(text, encoding="utf-8")
@@ -24,45 +24,45 @@ def refused(text, **options):
 
 # %% ../../nbs/engine/recipe_files.ipynb #4c77aa87
 def loaded(text, name="r.yaml", **options):
-    "The recipe in a file of this text."
+    "The recipe in a file with this text."
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_text(text, encoding="utf-8")
         return load_recipe(path, **options)
 
 # %% ../../nbs/engine/recipe_files.ipynb #33b6c0a1
-def test_a_name_leads_out_of_the_folder_of_recipes_by_no_way_and_to_no_pipe():
+def test_a_name_cannot_lead_out_of_the_recipes_folder_or_to_a_pipe():
     import os
 
     with tempfile.TemporaryDirectory() as folder:
         os.mkfifo(f"{folder}/pipe.yaml")
-        with pytest.raises(OSError, match="this is a pipe, reading it might never end"):
+        with pytest.raises(OSError, match="this is a pipe, and reading it might never end"):
             find_recipe(f"{folder}/pipe.yaml")
     for name in ("../settings.ini", "../README.md", "sources/../../README.md", "a\0b", "", ".", "/", "/no/such.yaml", "..", "\x1b[31m"):
         with pytest.raises(FileNotFoundError, match="no recipe "):
             find_recipe(name)
 
 # %% ../../nbs/engine/recipe_files.ipynb #d798dc7e
-def test_overrides_of_a_recipe_that_holds_nonsense_are_refused_in_words():
+def test_overrides_of_an_invalid_recipe_are_refused_with_a_readable_message():
     for text, change in (("phases: banana", "phases.0.epochs=2"), ("phases: [1, 2]", "phases.1.epochs=2"), ("phases: [1, 2]", "epochs=3"), ("phases: {a: 1}", "epochs=3"),
                          ("milestones: banana", "epochs=3"), ("milestones: [x]", "epochs=3"), ("warmup: soon", "epochs=3"), ("data: 7", "data.n=3"),
                          ("data: [1]", "data.n=3"), ("data: {n: 1}", "data.n.x=3"), ("seed: 0", "data.n=[&a [*a]]"), ("seed: 0", "data.n=!!int ''"), ("seed: 0", "data=\0"), ("seed: 0", "epochs=0"), ("seed: 0", "steps=0")):
         assert refused(f"name: a\nepochs: 2\n{text}\n", overrides=[change])
 
 # %% ../../nbs/engine/recipe_files.ipynb #a76530b8
-def test_every_recipe_in_the_repository_is_valid_and_keeps_its_own_name():
+def test_every_recipe_in_the_repository_is_valid_and_has_the_name_of_its_file():
     for path in recipe_paths():
         assert load_recipe(path).name == path.stem
 
 # %% ../../nbs/engine/recipe_files.ipynb #aa3a9241
-def test_every_recipe_in_the_repository_can_be_tried_for_one_epoch_per_phase_and_for_a_hundred_steps():
+def test_every_recipe_in_the_repository_can_be_scaled_to_one_epoch_per_phase_and_to_a_hundred_steps():
     for path in recipe_paths():
         phases = len(load_recipe(path).phases) or 1
         assert load_recipe(path, epochs=phases).budget == phases
         assert load_recipe(path, overrides=["steps=100"]).budget == 100
 
 # %% ../../nbs/engine/recipe_files.ipynb #87a1de49
-def test_every_recipe_in_the_repository_begins_by_saying_what_it_is_and_names_its_main_choices():
+def test_every_recipe_in_the_repository_begins_with_a_description_and_sets_its_main_options():
     for path in recipe_paths():
         values, _ = read_yaml(path.read_text(encoding="utf-8"), path)
         assert path.read_text(encoding="utf-8").startswith("# ")
@@ -70,12 +70,12 @@ def test_every_recipe_in_the_repository_begins_by_saying_what_it_is_and_names_it
         assert set(needed.split()) <= set(values), path
 
 # %% ../../nbs/engine/recipe_files.ipynb #1711455c
-def test_an_unknown_recipe_is_refused_with_the_known_ones_and_the_nearest():
+def test_an_unknown_recipe_is_refused_with_the_known_names_and_the_closest_one():
     with pytest.raises(FileNotFoundError, match="did you mean 'embedded_pets'"):
         find_recipe("embeded_pets")
 
 # %% ../../nbs/engine/recipe_files.ipynb #55e152ad
-def test_a_name_finds_recipes_of_ours_and_of_the_sources_and_nothing_else():
+def test_a_name_finds_our_recipes_and_those_of_the_sources_and_nothing_else():
     from resnet_tutorial.engine.recipe_files import RECIPES
 
     stems = [path.stem for path in recipe_paths()]
@@ -87,11 +87,11 @@ def test_a_name_finds_recipes_of_ours_and_of_the_sources_and_nothing_else():
         with pytest.raises(FileNotFoundError, match=f"no recipe '{name}'"):
             find_recipe(name)
     for name in ("parameters/quick", "parameters/quick.yaml", RECIPES / "parameters" / "quick.yaml"):
-        with pytest.raises(ValueError, match="holds parameters of notebooks and no recipe"):
+        with pytest.raises(ValueError, match="holds parameters of notebooks, not a recipe"):
             load_recipe(name)
 
 # %% ../../nbs/engine/recipe_files.ipynb #e62afd2e
-def test_a_recipe_or_parameter_file_of_version_0_1_is_refused_with_its_new_name():
+def test_the_error_for_a_recipe_or_parameter_file_of_version_0_1_gives_its_new_name():
     from resnet_tutorial.engine.recipe_files import RECIPES, RENAMED, renamed
 
     for old, new in RENAMED.items():
@@ -103,7 +103,7 @@ def test_a_recipe_or_parameter_file_of_version_0_1_is_refused_with_its_new_name(
     assert not set(RENAMED) & {path.stem for path in recipe_paths()} and renamed("cats_vs_dogs") == ""
 
 # %% ../../nbs/engine/recipe_files.ipynb #f62a3811
-def test_a_source_s_recipe_is_named_by_system_and_network_and_says_which_system_it_is():
+def test_a_source_s_recipe_is_named_by_system_and_network_and_its_first_line_names_the_system():
     import pandas as pd
 
     from resnet_tutorial.engine.recipe_files import RECIPES
@@ -116,7 +116,7 @@ def test_a_source_s_recipe_is_named_by_system_and_network_and_says_which_system_
         assert re.fullmatch(r"[a-z][a-z0-9]*(_[a-z][a-z0-9]*)+", path.stem), path  # no part is a number
 
 # %% ../../nbs/engine/recipe_files.ipynb #7e4cd954
-def test_another_number_of_epochs_stretches_the_phases_in_proportion():
+def test_another_number_of_epochs_scales_the_phases_in_proportion():
     longer, usual = load_recipe("cats_vs_dogs", epochs=16), load_recipe("cats_vs_dogs")
     assert sum(phase.epochs for phase in longer.phases) == 16
     ratios = [a.epochs / b.epochs for a, b in zip(longer.phases, usual.phases, strict=True)]
@@ -124,14 +124,14 @@ def test_another_number_of_epochs_stretches_the_phases_in_proportion():
     assert longer.name == "cats_vs_dogs_epochs16"
 
 # %% ../../nbs/engine/recipe_files.ipynb #fd366f63
-def test_milestones_and_warm_up_move_with_the_budget_also_into_the_other_unit():
+def test_milestones_and_warm_up_scale_with_the_budget_even_into_the_other_unit():
     text = "name: r\nsteps: 64000\nschedule: multi_step\nmilestones: [32000, 48000]\nwarmup: 640\n"
     short, tried = loaded(text, overrides=["steps=640"]), loaded(text, epochs=2)
     assert (short.steps, short.milestones, short.warmup, short.name) == (640, [320, 480], 6.4, "r_steps640")
     assert (tried.epochs, tried.steps, tried.milestones, tried.warmup) == (2, None, [1, 1.5], 0.02)
 
 # %% ../../nbs/engine/recipe_files.ipynb #b7ec5cc4
-def test_overrides_reach_phases_by_number_and_name_and_options_of_the_data():
+def test_overrides_reach_phases_by_number_and_name_and_the_options_of_the_data():
     text = "name: r\nepochs: 4\nphases:\n  - {name: head, epochs: 1, train: [fc.*]}\n  - {name: all of it, epochs: 3}\n"
     changes = ["phases.0.learning_rate=1e-3", "phases.all of it.schedule=linear", "data.n=40", "data.split=[0.5, 0.2, 0.3]", "name=other"]
     recipe = loaded(text, overrides=changes, out_dir="/runs")
@@ -147,7 +147,7 @@ def test_an_override_of_the_run_folder_sets_the_folder_itself_and_not_the_name()
     assert (recipe.name, recipe.out_dir, recipe.data_root) == ("r", "elsewhere/mine", "pictures")
 
 # %% ../../nbs/engine/recipe_files.ipynb #5d0e11a5
-def test_a_run_folder_is_called_nothing_that_windows_could_not_hold():
+def test_a_run_folder_name_that_windows_does_not_allow_is_refused():
     for change in ("name=CON", "name=nul.v2", "out_dir=runs/aux", "name='a:b'", "out_dir='runs/what?'", "name=end.", "name='end '", "name=Com1"):
         with pytest.raises(ValueError, match="the run folder would be called .*Windows.*choose another name"):
             load_recipe("embedded_pets", overrides=[change])
@@ -155,7 +155,7 @@ def test_a_run_folder_is_called_nothing_that_windows_could_not_hold():
         load_recipe("embedded_pets", overrides=[change])
 
 # %% ../../nbs/engine/recipe_files.ipynb #135fca26
-def test_a_wrong_override_is_refused_with_what_is_known():
+def test_a_wrong_override_is_refused_with_the_valid_choices():
     text = "name: r\nepochs: 4\nphases:\n  - {name: head, epochs: 4}\n"
     for change, message in (
         ("learing_rate=1", "override learing_rate: unknown key; did you mean 'learning_rate'? known: name"),
@@ -170,12 +170,12 @@ def test_a_wrong_override_is_refused_with_what_is_known():
         assert refused(text, overrides=[change]).startswith(message), change
 
 # %% ../../nbs/engine/recipe_files.ipynb #af002e6a
-def test_a_recipe_that_was_written_down_reads_back_as_the_same_recipe():
+def test_a_saved_recipe_reads_back_as_the_same_recipe():
     recipe = load_recipe("cats_vs_dogs")
     assert Recipe(**yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json")))) == recipe
 
 # %% ../../nbs/engine/recipe_files.ipynb #1d1a1e4c
-def test_the_cifar_10_recipes_of_the_source_are_its_64000_steps():
+def test_the_source_s_cifar_10_recipes_train_for_64000_steps_with_its_settings():
     for name, model in (("resnet20_zero_pad", "zero_pad"), ("resnet20_projection", "projection"), ("cnn20", "cnn")):
         recipe = load_recipe(f"cifar_{name}")
         assert recipe.model == model
@@ -184,13 +184,13 @@ def test_the_cifar_10_recipes_of_the_source_are_its_64000_steps():
         assert (recipe.weight_decay, recipe.decay_all, recipe.augment, recipe.select_by) == (1e-4, True, "crop_flip", "val_loss")
 
 # %% ../../nbs/engine/recipe_files.ipynb #7cf8aa4d
-def test_the_later_cifar_10_recipe_of_the_source_is_adamw_over_64000_steps_with_a_warm_up_of_100():
+def test_the_source_s_later_cifar_10_recipe_uses_adamw_for_64000_steps_with_a_warm_up_of_100():
     recipe = load_recipe("cifar_resnet20_projection_adamw")
     assert (recipe.optimizer, recipe.learning_rate, recipe.weight_decay, recipe.schedule) == ("adamw", 1e-3, 0, "cosine")
     assert (recipe.steps, recipe.warmup, recipe.final_factor, recipe.batch_size) == (64000, 100, 1e-3, 128)
 
 # %% ../../nbs/engine/recipe_files.ipynb #76ec18f7
-def test_the_cats_and_dogs_recipes_of_the_sources_have_their_budgets():
+def test_the_sources_cats_and_dogs_recipes_have_their_budgets_and_settings():
     for depth in (50, 101):
         recipe = load_recipe(f"cats_and_dogs_resnet{depth}")
         assert (recipe.steps, recipe.batch_size, recipe.learning_rate) == (550 * 80, 20, 1e-3)
@@ -201,7 +201,7 @@ def test_the_cats_and_dogs_recipes_of_the_sources_have_their_budgets():
     assert (recipe.weight_decay, recipe.batch_size, recipe.augment, recipe.image_size) == (5e-4, 128, "crop_flip", 224)
 
 # %% ../../nbs/engine/recipe_files.ipynb #f401fdac
-def test_the_fundus_recipe_of_the_source_probes_for_50_epochs_and_trains_all_for_150():
+def test_the_source_s_fundus_recipe_probes_for_50_epochs_and_trains_all_layers_for_150():
     probe, full = load_recipe("fundus_photographs_resnet50").phases
     assert (probe.epochs, probe.train, full.epochs, full.train) == (50, ["fc.*"], 150, ["*"])
     assert load_recipe("fundus_photographs_resnet50").weights == ["imagenet"]

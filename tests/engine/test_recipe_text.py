@@ -12,7 +12,7 @@ from resnet_tutorial.engine.recipe_text import read_yaml
 
 
 def refused(text, **options):
-    "The message with which a recipe file of this text is refused."
+    "The error message for a recipe file with this text."
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "r.yaml"
         path.write_text(text, encoding="utf-8")
@@ -32,17 +32,17 @@ def test_a_key_that_is_given_twice_is_refused_with_both_lines():
     assert refused(text) == "line 4: epochs is given a second time (first in line 2)"
 
 # %% ../../nbs/engine/recipe_text.ipynb #e8821289
-def test_a_file_that_is_no_mapping_or_no_yaml_is_refused():
-    assert "holds no recipe: expected lines such as" in refused("- a\n- b\n")
+def test_a_file_that_is_not_a_mapping_or_not_valid_yaml_is_refused():
+    assert "does not hold a recipe: expected lines such as" in refused("- a\n- b\n")
     assert re.match("line 3: this is not valid YAML", refused("name: r\nepochs: [1\nseed: 2\n"))
 
 # %% ../../nbs/engine/recipe_text.ipynb #73c03370
-def test_an_unknown_key_is_refused_with_its_line_the_nearest_spelling_and_the_allowed_keys():
+def test_an_unknown_key_is_refused_with_its_line_the_closest_known_key_and_all_known_keys():
     message = refused("name: r\nepochs: 2\nlearing_rate: 0.1\n")
     assert message.startswith("line 3: learing_rate: unknown key; did you mean 'learning_rate'? known: name, dataset, data")
 
 # %% ../../nbs/engine/recipe_text.ipynb #1ed9fabd
-def test_an_unknown_key_of_a_phase_is_refused_with_the_line_in_that_phase():
+def test_an_unknown_key_of_a_phase_is_refused_with_its_line_in_that_phase():
     text = "name: r\nepochs: 2\nlearning_rate: 0.1\nphases:\n  - epochs: 1\n    learning_rate: 0.1\n  - epochs: 1\n    learing_rate: 1\n"
     message = refused(text)
     assert message.startswith("line 8: phases.1.learing_rate: unknown key; did you mean 'learning_rate'? known: name, epochs")
@@ -65,7 +65,7 @@ def test_a_contradiction_is_refused_with_the_line_of_its_key():
     assert cache.startswith("line 6: phases.0.cache_features: augment: flip changes")
 
 # %% ../../nbs/engine/recipe_text.ipynb #d81de78c
-def test_a_name_of_any_kind_is_written_so_that_every_reader_of_yaml_finds_the_same_text():
+def test_any_name_is_written_so_that_every_yaml_loader_reads_the_same_text():
     import yaml
 
     from resnet_tutorial.engine.recipe_text import NumberLoader, yaml_text

@@ -7,7 +7,7 @@ from pathlib import Path
 from resnet_tutorial.engine.recovery import run_parts
 
 # %% ../../nbs/engine/recovery.ipynb #86af42c9
-def test_every_file_that_a_run_would_replace_is_a_part_of_one_and_other_people_s_files_are_none():
+def test_every_file_that_a_run_would_replace_counts_as_part_of_it_and_other_files_do_not():
     with tempfile.TemporaryDirectory() as folder:
         for name in ("notes.txt", "photos/cat.png", ".lock", "data.csv", "new/cat.png", "state/.last.pt.host.1.0123abcd.part"):
             (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,7 @@ with hold(Path(sys.argv[1])):
 
 # %% ../../nbs/engine/run_folder.ipynb #936b1720
 def state_of(epoch, best, average=None):
-    "A state as `fit` keeps it, of a network of two weights."
+    "A state as `fit` saves it, for a network with two weights."
     facts = {"model": "tiny", "class_names": ["cat", "dog"]}
     row = {"epoch": epoch, "val_loss": 1 / epoch}
     history = [{"epoch": i, "val_loss": 1 / i} for i in range(1, epoch)] + [row]
@@ -47,11 +47,11 @@ def full_disk(part):
 
 
 def contents(folder):
-    "Every file of a folder with its bytes; locks and the truth itself left out."
+    "The bytes of every file in a folder, except locks."
     return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file() and path.suffix != ".lock"}
 
 # %% ../../nbs/engine/run_folder.ipynb #8ec9ea86
-def test_a_folder_that_another_process_holds_is_refused_and_free_the_moment_that_process_is_killed():
+def test_a_folder_locked_by_another_process_is_refused_and_is_free_as_soon_as_that_process_is_killed():
     with tempfile.TemporaryDirectory() as folder:
         other = subprocess.Popen([sys.executable, "-c", HOLDER, folder], stdout=subprocess.PIPE, text=True, encoding="utf-8")
         assert other.stdout.readline() == "holding\n"
@@ -63,7 +63,7 @@ def test_a_folder_that_another_process_holds_is_refused_and_free_the_moment_that
             pass
 
 # %% ../../nbs/engine/run_folder.ipynb #de2efb9a
-def test_publishing_again_after_a_kill_gives_the_files_that_an_uninterrupted_run_has():
+def test_publishing_again_after_a_kill_gives_the_same_files_as_an_uninterrupted_run():
     with tempfile.TemporaryDirectory() as whole, tempfile.TemporaryDirectory() as killed:
         for epoch, best in ((1, 1), (2, 2), (3, 2)):
             commit(Path(whole), state_of(epoch, best))
@@ -87,7 +87,7 @@ def test_publishing_again_after_a_kill_gives_the_files_that_an_uninterrupted_run
                     publish(Path(killed), state_of(2, 2))
             finally:
                 os.replace = replace
-            publish(Path(killed), load_state(Path(killed)))  # what a resumed process does first
+            publish(Path(killed), load_state(Path(killed)))  # as a resumed process does first
             for epoch, best in ((2, 2), (3, 2)):
                 commit(Path(killed), state_of(epoch, best))
                 publish(Path(killed), state_of(epoch, best))
@@ -95,7 +95,7 @@ def test_publishing_again_after_a_kill_gives_the_files_that_an_uninterrupted_run
             assert [path.name for path in sorted(Path(killed, "state").iterdir())] == ["best_2.safetensors", "last.pt"]
 
 # %% ../../nbs/engine/run_folder.ipynb #bd667304
-def test_averaged_weights_are_what_is_published():
+def test_the_published_weights_are_the_averaged_ones():
     with tempfile.TemporaryDirectory() as folder:
         state = state_of(1, 1, average={"model": {"fc.weight": torch.full((2,), 7.0)}, "updates": 1})
         commit(Path(folder), state)
@@ -107,7 +107,7 @@ def test_averaged_weights_are_what_is_published():
         assert load_state(Path(folder))["model"]["fc.weight"].tolist() == [1.0, 1.0]
 
 # %% ../../nbs/engine/run_folder.ipynb #7da20972
-def test_random_generators_go_on_where_they_stood_and_what_was_kept_is_safe_to_load():
+def test_random_generators_resume_from_their_saved_states_and_the_states_are_safe_to_load():
     import io
 
     from resnet_tutorial.engine.run_folder import random_positions, set_random_positions
@@ -127,14 +127,14 @@ def test_random_generators_go_on_where_they_stood_and_what_was_kept_is_safe_to_l
     assert draw() == first
 
 # %% ../../nbs/engine/run_folder.ipynb #9b34b2c4
-def test_a_missing_weights_file_is_said_and_the_next_starting_point_taken():
+def test_a_missing_weights_file_is_reported_and_the_next_starting_point_used():
     own = Recipe(name="r", epochs=1, weights=["nowhere.safetensors", "scratch"], out_dir="x")
     net, words = start_weights(own, num_classes=2)
     assert words == "nowhere.safetensors was not found; started from scratch"
     assert net.fc.out_features == 2
 
 # %% ../../nbs/engine/run_folder.ipynb #ffdc3b90
-def test_residual_blocks_start_as_their_shortcuts_where_the_recipe_says_so():
+def test_residual_blocks_start_as_their_shortcuts_if_the_recipe_says_so():
     own = {"name": "r", "epochs": 1, "model": "projection", "out_dir": "x"}
     for zero in (False, True):
         net, _ = start_weights(Recipe(**own, zero_init_residual=zero), num_classes=2)
@@ -144,7 +144,7 @@ def test_residual_blocks_start_as_their_shortcuts_where_the_recipe_says_so():
         start_weights(Recipe(**own | {"model": "cnn"}, zero_init_residual=True), num_classes=2)
 
 # %% ../../nbs/engine/run_folder.ipynb #e251d7ca
-def test_weights_that_are_loaded_stay_as_they_are_when_residual_blocks_would_start_as_shortcuts():
+def test_loaded_weights_are_unchanged_even_if_residual_blocks_would_start_as_shortcuts():
     from resnet_tutorial.engine.run_folder import save_weights
     from resnet_tutorial.engine.zoo import build_model
 
@@ -157,6 +157,6 @@ def test_weights_that_are_loaded_stay_as_they_are_when_residual_blocks_would_sta
         assert torch.equal(net.state_dict()[name], tensor), name
 
 # %% ../../nbs/engine/run_folder.ipynb #27451eae
-def test_no_starting_point_at_all_is_an_error_and_not_a_silent_start_from_scratch():
+def test_having_no_starting_point_is_an_error_and_not_a_silent_start_from_scratch():
     with pytest.raises(FileNotFoundError, match="add 'scratch'"):
         start_weights(Recipe(name="r", epochs=1, weights=["nowhere.pth"], out_dir="x"), num_classes=2)

@@ -26,7 +26,7 @@ from resnet_tutorial.engine.runtime import (
 )
 
 # %% ../../nbs/engine/runtime.ipynb #9ecd6cda
-def test_a_runtime_moves_a_picture_batch_into_its_memory_format_and_leaves_other_tensors_alone():
+def test_a_runtime_moves_an_image_batch_into_its_memory_format_and_leaves_other_tensors_alone():
     runtime = choose_runtime("cpu", "float32")
     pictures, labels = runtime.to(torch.zeros(2, 3, 8, 8)), runtime.to(torch.zeros(2))
     assert pictures.is_contiguous(memory_format=torch.channels_last)
@@ -42,12 +42,12 @@ def test_under_autocast_a_convolution_computes_in_bfloat16_and_its_weights_stay_
     assert conv.weight.dtype == torch.float32
 
 # %% ../../nbs/engine/runtime.ipynb #03c4e72a
-def test_in_float32_autocast_does_nothing():
+def test_in_float32_autocast_has_no_effect():
     with choose_runtime("cpu", "float32").autocast():
         assert torch.nn.Linear(2, 2)(torch.zeros(1, 2)).dtype == torch.float32
 
 # %% ../../nbs/engine/runtime.ipynb #f64fda85
-def test_where_onednn_may_not_use_bfloat16_the_fast_precision_is_float32():
+def test_the_fast_precision_is_float32_if_onednn_may_not_use_bfloat16():
     capable = patch("platform.machine", lambda: "x86_64"), patch("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True})
     for limit, expected in (("AVX2", torch.float32), ("avx512_core", torch.float32), ("AVX512_CORE_BF16", torch.bfloat16), ("ALL", torch.bfloat16)):
         with capable[0], capable[1], patch.dict(os.environ, {"ONEDNN_MAX_CPU_ISA": limit}):
@@ -59,32 +59,32 @@ def test_an_unknown_precision_is_refused_with_the_known_ones():
         choose_runtime("cpu", "int4")
 
 # %% ../../nbs/engine/runtime.ipynb #5ec64c81
-def test_half_precision_on_a_cpu_is_refused_with_what_to_use_instead():
+def test_float16_on_a_cpu_is_refused_and_the_error_says_what_to_use_instead():
     with pytest.raises(ValueError, match="use precision='bfloat16' or 'float32'"):
         choose_runtime("cpu", "float16")
 
 # %% ../../nbs/engine/runtime.ipynb #4607ef8d
-def test_a_cuda_device_that_is_not_there_is_refused_rather_than_replaced_silently():
+def test_an_unavailable_cuda_device_is_refused_rather_than_silently_replaced():
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="PyTorch sees no CUDA device for device='cuda'"):
+        with pytest.raises(ValueError, match="PyTorch finds no CUDA device for device='cuda'"):
             choose_runtime("cuda")
     else:
         assert choose_runtime("cuda").device.type == "cuda"
 
 # %% ../../nbs/engine/runtime.ipynb #df54a669
-def test_a_device_of_an_unknown_kind_or_with_a_number_that_no_device_has_is_refused_with_what_there_is():
+def test_a_device_of_an_unknown_kind_or_with_too_large_a_number_is_refused_with_the_available_ones():
     from unittest.mock import patch
 
     for device in ("banana", "", "cuda:", "cuda:-1", "cuda:one", "meta", "xpu", "CPU", "cpu:0x0", "cuda:0\n", "a\0", "cpu,cuda", "privateuseone"):
         with pytest.raises(ValueError, match="is not one of auto, cpu, cuda, cuda:0 .the first., mps"):
             choose_runtime(device)
-    with pytest.raises(ValueError, match="there is no device 'cpu:1': PyTorch sees 1 of this kind"):
+    with pytest.raises(ValueError, match="there is no device 'cpu:1': PyTorch finds 1 of this kind"):
         choose_runtime("cpu:1")
     with patch("torch.cuda.is_available", return_value=True), patch("torch.cuda.device_count", return_value=2):
         for device in ("cuda:2", "cuda:99"):
-            with pytest.raises(ValueError, match=f"there is no device '{device}': PyTorch sees 2 of this kind, the first is cuda:0"):
+            with pytest.raises(ValueError, match=f"there is no device '{device}': PyTorch finds 2 of this kind, starting with cuda:0"):
                 choose_runtime(device)
-    with patch("torch.backends.mps.is_available", return_value=False), pytest.raises(ValueError, match="PyTorch sees no MPS device"):
+    with patch("torch.backends.mps.is_available", return_value=False), pytest.raises(ValueError, match="PyTorch finds no MPS device"):
         choose_runtime("mps")
     assert choose_runtime(torch.device("cpu")).device.type == choose_runtime("cpu:0").device.type == "cpu"
 
@@ -99,7 +99,7 @@ def test_on_a_cuda_device_a_convolution_computes_in_the_chosen_precision():
     assert (out.device.type, out.dtype) == ("cuda", runtime.dtype)
 
 # %% ../../nbs/engine/runtime.ipynb #fa69e47f
-def test_on_linux_memory_that_is_kept_is_not_fetched_from_the_system_again_and_is_returned_at_the_end():
+def test_on_linux_kept_memory_is_reused_without_the_system_s_help_and_returned_at_the_end():
     import platform
 
     from resnet_tutorial.engine.runtime import keep_memory
@@ -118,7 +118,7 @@ def test_on_linux_memory_that_is_kept_is_not_fetched_from_the_system_again_and_i
             torch.ones(2**26).sum()
             full = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     if kept:
-        assert full - int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) > 40_000  # of the 65,536 pages of the large one
+        assert full - int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) > 40_000  # of the 65,536 pages of the large tensor
 
 # %% ../../nbs/engine/runtime.ipynb #221069d8
 def test_the_same_seed_gives_the_same_numbers_in_python_numpy_and_pytorch():
@@ -129,7 +129,7 @@ def test_the_same_seed_gives_the_same_numbers_in_python_numpy_and_pytorch():
     assert draws[0] == draws[1]
 
 # %% ../../nbs/engine/runtime.ipynb #ea5da761
-def test_another_seed_gives_other_numbers():
+def test_another_seed_gives_different_numbers():
     seed_everything(1)
     first = torch.rand(4)
     seed_everything(2)
@@ -143,18 +143,18 @@ def test_deterministic_is_switched_on_and_off_again():
     assert not torch.are_deterministic_algorithms_enabled()
 
 # %% ../../nbs/engine/runtime.ipynb #5c425a66
-def test_a_seed_that_numpy_cannot_take_is_refused_with_the_range():
+def test_a_seed_that_numpy_does_not_accept_is_refused_with_the_valid_range():
     with pytest.raises(ValueError, match="outside 0"):
         seed_everything(-1)
 
 # %% ../../nbs/engine/runtime.ipynb #77d77aaa
-def test_the_environment_survives_a_trip_through_json():
+def test_the_environment_survives_a_round_trip_through_json():
     facts = environment(choose_runtime("cpu"))
     assert json.loads(json.dumps(facts)) == facts
     assert facts["torch"] == torch.__version__
 
 # %% ../../nbs/engine/runtime.ipynb #443694ac
-def test_the_environment_tells_threads_instructions_and_library_settings_apart_and_two_tables_are_compared_in_what_decides_bits():
+def test_the_environment_records_threads_instructions_and_library_settings_and_only_what_affects_bits_is_compared():
     before, threads = environment(choose_runtime("cpu", "float32")), torch.get_num_threads()
     assert before["threads"] == threads and {"cpu_instructions", "library_settings", "pillow", "precision"} <= set(before)
     try:
@@ -172,7 +172,7 @@ def test_the_environment_tells_threads_instructions_and_library_settings_apart_a
     assert environment_differences(other, before) == {"torch": before["torch"]}
 
 # %% ../../nbs/engine/runtime.ipynb #d2bfe746
-def test_a_reported_number_carries_its_name_and_full_value_under_our_media_type():
+def test_a_reported_number_has_its_name_and_full_value_under_our_media_type():
     bundle = report_bundle("test_accuracy", 0.98765432)
     assert bundle["text/plain"] == "test_accuracy = 0.9877"
     assert bundle["application/vnd.resnet-tutorial.number+json"] == {"name": "test_accuracy", "value": 0.98765432}
@@ -184,17 +184,17 @@ def test_an_undefined_number_is_reported_as_null_and_not_as_an_invalid_json_word
     assert bundle["text/plain"] == "pointing_game = nan"
 
 # %% ../../nbs/engine/runtime.ipynb #6ef37a4a
-def test_a_tensor_or_a_numpy_scalar_is_reported_as_the_number_that_it_holds():
+def test_a_tensor_or_a_numpy_scalar_is_reported_as_its_number():
     assert report_bundle("a", torch.tensor(2.5))["text/plain"] == "a = 2.5"
     assert report_bundle("a", np.int64(3))["text/plain"] == "a = 3"
 
 # %% ../../nbs/engine/runtime.ipynb #07901b65
-def test_a_name_that_is_no_identifier_is_refused():
+def test_a_name_that_is_not_an_identifier_is_refused():
     with pytest.raises(ValueError, match="'test accuracy' cannot be the name of a number"):
         report("test accuracy", 1)
 
 # %% ../../nbs/engine/runtime.ipynb #6b10c11a
-def test_a_list_is_refused_because_it_is_not_one_number():
+def test_a_list_is_refused_because_it_is_not_a_single_number():
     with pytest.raises(TypeError, match="a is a list; report a number"):
         report("a", [1, 2])
 
@@ -205,13 +205,13 @@ def test_outside_a_notebook_report_prints_one_line():
     assert done.stdout == "test_accuracy = 0.5\n"
 
 # %% ../../nbs/engine/runtime.ipynb #205704f9
-def test_importing_the_package_loads_no_torch():
+def test_importing_the_package_does_not_import_torch():
     code = "import sys, resnet_tutorial; assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code])
     assert done.returncode == 0
 
 # %% ../../nbs/engine/runtime.ipynb #e73a28be
-def test_a_progress_bar_hands_out_what_it_is_given_and_is_silent_where_tqdm_disable_is_set():
+def test_a_progress_bar_yields_the_items_unchanged_and_is_silent_if_tqdm_disable_is_set():
     code = "from resnet_tutorial.engine.runtime import progress; print(list(progress([1, 2], 'waiting')))"
     quiet = {**os.environ, "TQDM_DISABLE": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=quiet, encoding="utf-8")

@@ -11,7 +11,7 @@ from resnet_tutorial.engine.recipes import Recipe
 from resnet_tutorial.engine.saved_runs import comparable, load_run, stored_recipe
 
 # %% ../../nbs/engine/saved_runs.ipynb #36b3bf85
-def test_a_recipe_of_an_earlier_version_is_the_same_experiment_although_it_lacks_keys_that_came_later():
+def test_a_recipe_from_an_earlier_version_is_the_same_experiment_although_it_lacks_later_keys():
     now = Recipe(name="r", epochs=1, out_dir="x")
     with tempfile.TemporaryDirectory() as folder:
         before = {key: value for key, value in now.model_dump(mode="json").items() if key != "zero_init_residual"}
@@ -20,7 +20,7 @@ def test_a_recipe_of_an_earlier_version_is_the_same_experiment_although_it_lacks
         assert comparable(now) != comparable(now.model_copy(update={"zero_init_residual": True}))
 
 # %% ../../nbs/engine/saved_runs.ipynb #b1c3b262
-def test_loading_a_run_moves_no_random_generator_and_sets_no_flag():
+def test_loading_a_run_does_not_advance_random_generators_or_set_flags():
     import torch
     from torch.testing import assert_close
 
@@ -40,12 +40,12 @@ def test_loading_a_run_moves_no_random_generator_and_sets_no_flag():
     assert_close([found[0]["torch"], found[0]["numpy"][1]], [before[0]["torch"], before[0]["numpy"][1]], rtol=0, atol=0)
 
 # %% ../../nbs/engine/saved_runs.ipynb #53816b01
-def test_a_folder_without_weights_is_no_run():
-    with tempfile.TemporaryDirectory() as folder, pytest.raises(FileNotFoundError, match="no finished run: it has no recipe"):
+def test_a_folder_without_weights_is_not_a_run():
+    with tempfile.TemporaryDirectory() as folder, pytest.raises(FileNotFoundError, match="not a finished run: it has no recipe"):
         load_run(folder)
 
 # %% ../../nbs/engine/saved_runs.ipynb #118f7fba
-def test_a_run_folder_of_another_version_says_which_keys_it_cannot_read():
+def test_the_error_for_a_run_folder_of_another_version_names_the_keys_that_cannot_be_read():
     with tempfile.TemporaryDirectory() as folder:
         for name in ("history.csv", "best.safetensors"):
             (Path(folder) / name).touch()

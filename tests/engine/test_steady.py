@@ -8,7 +8,7 @@ from torch import nn
 from resnet_tutorial.engine.steady import WeightsChanged, snapshot, steady, still_twin, temporary_twin
 
 # %% ../../nbs/engine/steady.ipynb #cb729245
-def test_work_is_done_once_where_nobody_writes_and_again_on_a_copy_where_somebody_does():
+def test_work_is_done_once_if_nothing_writes_to_the_weights_and_again_on_a_copy_otherwise():
     model, seen = nn.Linear(2, 2), []
 
 
@@ -38,7 +38,7 @@ def test_work_is_done_once_where_nobody_writes_and_again_on_a_copy_where_somebod
         assert len(seen) == 2 and first.equal(second) and first.equal(model.weight)
 
 # %% ../../nbs/engine/steady.ipynb #c26edb34
-def test_an_error_counts_only_where_the_weights_stayed_as_they_were():
+def test_an_error_is_raised_only_if_the_weights_did_not_change():
     model, calls = nn.Linear(2, 2), []
 
 
@@ -59,7 +59,7 @@ def test_an_error_counts_only_where_the_weights_stayed_as_they_were():
     assert steady(lambda net: fails(net, change=True), model) == "done" and len(calls) == 2
 
 # %% ../../nbs/engine/steady.ipynb #94ddd60d
-def test_a_snapshot_stays_what_it_was_and_a_batch_norm_counts_as_changed_by_a_training_step():
+def test_a_snapshot_does_not_change_and_a_forward_pass_in_training_mode_changes_a_batch_norm():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
     copy, x = snapshot(model), torch.randn(2, 3, 8, 8)
     before = copy(x)
@@ -70,7 +70,7 @@ def test_a_snapshot_stays_what_it_was_and_a_batch_norm_counts_as_changed_by_a_tr
     assert copy(x).equal(before) and not copy.training and model.training
 
 # %% ../../nbs/engine/steady.ipynb #7164853c
-def test_a_still_twin_keeps_its_weights_whatever_is_written_to_the_model_meanwhile():
+def test_a_still_twin_has_the_same_weights_whatever_is_written_to_the_model():
     model = nn.Linear(2, 2)
     before = model.weight.detach().clone()
     with still_twin(model) as body:

@@ -11,14 +11,14 @@ from resnet_tutorial.engine.systems import onednn_may_use_bfloat16, portable, po
 from resnet_tutorial.workshop.mini_repository import same_imports
 
 # %% ../../nbs/engine/systems.ipynb #50cef9f4
-def test_a_limit_of_onednn_below_bfloat16_is_read_from_either_variable_and_none_means_all():
+def test_a_onednn_limit_below_bfloat16_is_read_from_either_variable_and_no_limit_allows_it():
     for limit, expected in {"": True, "AVX2": False, "avx512_core": False, "AVX512_CORE_BF16": True, "AVX512_CORE_AMX": True, "ALL": True}.items():
         for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
             with mock.patch.dict(os.environ, {"ONEDNN_MAX_CPU_ISA": "", "DNNL_MAX_CPU_ISA": ""} | {name: limit}):
                 assert onednn_may_use_bfloat16() is expected, (name, limit)
 
 # %% ../../nbs/engine/systems.ipynb #956ff86e
-def test_names_that_windows_keeps_or_forbids_are_told_from_ordinary_ones():
+def test_names_that_windows_reserves_or_forbids_are_distinguished_from_ordinary_ones():
     bad = ["CON", "nul", "Aux.jpg", "prn.tar.gz", "COM1", "lpt9.txt", "com¹", "nul .txt", "CONIN$", "a:b", "a?", "a*b", 'say "x"', "a|b", "<a>", "a\\b", "a/b",
            "a\tb", "x.", "x ", "...", "", ".", ".."]
     good = ["console", "com10", "com", "nulls", "a.con", "auxiliary.jpg", "lpt", "conin", ".hidden", "Größe 3", "猫", "x{$.png", "it's", "a b", "v1.0", "%TEMP%", "-x", "~"]
@@ -37,7 +37,7 @@ def test_paths_are_made_portable_one_by_one_and_stay_different_on_every_system()
     assert portable_paths(made) == made and portable_paths([]) == []
 
 # %% ../../nbs/engine/systems.ipynb #fc7fe88b
-def test_a_command_prints_the_name_of_any_class_into_a_pipe_of_any_encoding():
+def test_a_command_can_print_the_name_of_any_class_to_a_pipe_with_any_encoding():
     code = "from resnet_tutorial.engine.systems import print_any_text as any_text; any_text(); print('k\\xe4t \\u732b \\uace0\\uc591\\uc774', '\\udce9')"
     for encoding, wanted in {"cp1252": "kät \\u732b", "cp949": "k\\xe4t 猫 고양이", "ascii": "k\\xe4t \\u732b", "utf-8": "kät 猫 고양이"}.items():
         environment = same_imports() | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}

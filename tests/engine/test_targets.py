@@ -11,13 +11,13 @@ from resnet_tutorial.engine.targets import check_logits, class_scores, find_prob
 
 
 def logits_of(head, batch=3, features=6):
-    "What a head makes of random features, with its autograd record."
+    "The output of a head for random features, with its autograd graph."
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return head(nn.Linear(4, features)(torch.randn(batch, 4)))
 
 # %% ../../nbs/engine/targets.ipynb #56d2961d
-def test_of_a_single_logit_class_one_is_the_logit_and_class_zero_its_negative():
+def test_for_a_single_logit_the_score_of_class_one_is_the_logit_and_that_of_class_zero_its_negative():
     logits = torch.tensor([[2.0], [-3.0], [0.5]], requires_grad=True)
     target, scores = class_scores(logits)
     assert target.tolist() == [1, 0, 1] and scores.tolist() == [2, 3, 0.5]
@@ -25,17 +25,17 @@ def test_of_a_single_logit_class_one_is_the_logit_and_class_zero_its_negative():
     assert class_scores(logits, [1, 1, 0])[1].tolist() == [2, -3, -0.5]
     assert class_scores(logits, [[0, 1]] * 3)[1].tolist() == [[-2, 2], [3, -3], [-0.5, 0.5]]
     assert class_scores(logits, [[1], [0], [1]])[1].tolist() == [[2], [3], [0.5]]
-    with pytest.raises(ValueError, match=r"target \[2\]; expected classes 0 to 1 \(of a single logit, 1 is its positive class"):
+    with pytest.raises(ValueError, match=r"target \[2\]; expected classes 0 to 1 \(for a single logit, 1 is the positive class"):
         class_scores(logits, 2)
 
 # %% ../../nbs/engine/targets.ipynb #87e9c0c7
-def test_class_numbers_may_be_an_int_a_list_an_array_or_a_tensor_of_each_image_one_or_several():
+def test_class_numbers_may_be_an_int_a_list_an_array_or_a_tensor_with_one_or_several_per_image():
     for target in (3, np.int64(3), [3, 3], np.array([3, 3]), torch.tensor([3, 3], dtype=torch.int32), torch.tensor(3)):
         found = read_target(target, 2, 6)
         assert found.tolist() == [3, 3] and found.dtype == torch.int64
     assert read_target([[0, 1, 4], [1, 2, 2]], 2, 6).shape == (2, 3)
-    assert read_target([[0, 1], [1, 0]], 2, 2).shape == (2, 2)  # both classes of each, in an order of its own
-    assert read_target([[0, 1, 0], [1, 1, 1]], 2, 6).shape == (2, 3)  # three classes, where six exist
+    assert read_target([[0, 1], [1, 0]], 2, 2).shape == (2, 2)  # both classes of each image, in any order
+    assert read_target([[0, 1, 0], [1, 1, 1]], 2, 6).shape == (2, 3)  # three of six classes
     assert read_target([2, 0, 1, 5, 4, 3], 6, 6).shape == (6,) and read_target([0, 1, 0, 0, 1, 0], 6, 6).shape == (6,)
 
 # %% ../../nbs/engine/targets.ipynb #053cca95
@@ -65,31 +65,31 @@ def test_multi_hot_rows_one_hot_rows_probabilities_and_names_are_recognised_and_
 # %% ../../nbs/engine/targets.ipynb #d156cc11
 def test_targets_of_the_wrong_length_and_classes_that_do_not_exist_are_refused():
     for target, message in (
-        ([0, 1, 2], r"target of shape \(3,\) for 2 pictures; expected \(2,\), or \(2, K\)"),
-        ([[[0]], [[1]]], r"target of shape \(2, 1, 1\) for 2 pictures"),
+        ([0, 1, 2], r"target of shape \(3,\) for 2 images; expected \(2,\), or \(2, K\)"),
+        ([[[0]], [[1]]], r"target of shape \(2, 1, 1\) for 2 images"),
         (-1, r"target \[-1\]; expected classes 0 to 5"), ([5, 6], r"target \[5, 6\]; expected classes 0 to 5"),
         (torch.zeros(2, 0, dtype=torch.int64), r"target \[\]"),
     ):
         with pytest.raises(ValueError, match=message):
             read_target(target, 2, 6)
-    with pytest.raises(ValueError, match=r"target of shape \(2, 3\) for 2 pictures; expected \(2,\): one class for each"):
+    with pytest.raises(ValueError, match=r"target of shape \(2, 3\) for 2 images; expected \(2,\): one class per image"):
         read_target([[3, 4, 5]] * 2, 2, 6, several=False)
 
 # %% ../../nbs/engine/targets.ipynb #3e31eaf9
 def test_outputs_that_are_not_logits_are_described():
     for output, message in (
-        ({"logits": torch.zeros(2, 3), "aux": None}, "puts out dict with logits, aux; expected logits"),
-        ((torch.zeros(2, 3), torch.zeros(2)), "puts out tuple of 2; expected logits"),
-        (torch.zeros(4), r"puts out \(4,\); expected logits \(B, K\).*\[:, None\]"),
-        (torch.zeros(2, 64, 4, 4), r"puts out \(2, 64, 4, 4\); expected logits"),
-        (torch.zeros(2, 3, dtype=torch.int64), r"puts out \(2, 3\) torch.int64"),
-        (None, "puts out NoneType"),
+        ({"logits": torch.zeros(2, 3), "aux": None}, "returns dict with logits, aux; expected logits"),
+        ((torch.zeros(2, 3), torch.zeros(2)), "returns tuple of 2; expected logits"),
+        (torch.zeros(4), r"returns \(4,\); expected logits \(B, K\).*\[:, None\]"),
+        (torch.zeros(2, 64, 4, 4), r"returns \(2, 64, 4, 4\); expected logits"),
+        (torch.zeros(2, 3, dtype=torch.int64), r"returns \(2, 3\) torch.int64"),
+        (None, "returns NoneType"),
     ):
         with pytest.raises(ValueError, match=message):
             check_logits(output)
 
 # %% ../../nbs/engine/targets.ipynb #e4d14076
-def test_a_softmax_or_sigmoid_at_the_end_is_named_however_it_is_written_and_whatever_follows_it():
+def test_a_softmax_or_sigmoid_at_the_end_is_detected_however_it_is_written_and_whatever_follows_it():
     by_hand = [lambda x: x.exp() / x.exp().sum(1, keepdim=True), lambda x: x - x.logsumexp(1, keepdim=True),
                lambda x: (x.softmax(1) + (2 * x).softmax(1)) / 2, lambda x: torch.stack([x, -x]).softmax(2).mean(0),
                lambda x: torch.special.softmax(x, 1) @ torch.eye(6).flip(0), lambda x: x.softmax(1).mm(torch.full((6, 3), 1 / 3)),
@@ -108,7 +108,7 @@ def test_a_softmax_or_sigmoid_at_the_end_is_named_however_it_is_written_and_what
         assert "sigmoid" in find_probabilities(logits_of(head)), head
 
 # %% ../../nbs/engine/targets.ipynb #a1d1a8c3
-def test_real_logits_raise_no_alarm():
+def test_real_logits_are_not_mistaken_for_probabilities():
     gate = nn.Linear(6, 6)
     for head in (
         nn.Identity(), nn.ReLU(), nn.Tanh(), nn.SiLU(), nn.GELU(), lambda x: x * x.sigmoid(), lambda x: x * gate(x).sigmoid(),
@@ -121,10 +121,10 @@ def test_real_logits_raise_no_alarm():
     even = nn.Linear(6, 2)
     nn.init.zeros_(even.weight)
     nn.init.constant_(even.bias, 0.5)
-    assert find_probabilities(logits_of(even)) is None  # rows sum to 1 by accident; a linear layer ends it
+    assert find_probabilities(logits_of(even)) is None  # rows sum to 1 by accident, after a linear layer
 
 # %% ../../nbs/engine/targets.ipynb #a9981a61
-def test_a_probability_can_be_asked_for_by_a_function():
+def test_a_probability_can_be_requested_with_a_function():
     probabilities = logits_of(nn.Softmax(1))
     with pytest.raises(ValueError, match=r"the model ends in a softmax: .* give the model without it .*target=lambda p: p\[:, 0\]"):
         class_scores(probabilities, 1)
@@ -132,5 +132,5 @@ def test_a_probability_can_be_asked_for_by_a_function():
         class_scores(logits_of(nn.Sequential(nn.Linear(6, 1), nn.Sigmoid())))
     target, scores = class_scores(probabilities, lambda p: p[:, 1])
     assert target is None and scores.equal(probabilities[:, 1])
-    with pytest.raises(ValueError, match="expected one score a picture"):
+    with pytest.raises(ValueError, match="expected one score per image"):
         class_scores(probabilities, lambda p: p)

@@ -24,7 +24,7 @@ def picture(size=64, batch=2, seed=0):
 
 # %% ../../nbs/engine/twin.ipynb #01c3c382
 class Holds(nn.Module):
-    "A convolution and a head, and between them a batch norm and a dropout that are kept as `keep` says."
+    "A convolution and a head, and between them a batch norm and a dropout that `keep` stores and `find` returns."
 
     def __init__(self, keep, find):
         super().__init__()
@@ -44,7 +44,7 @@ def test_a_twin_gives_the_same_logits_and_shares_the_weights():
         assert other(x).equal(model.eval()(x))
 
 # %% ../../nbs/engine/twin.ipynb #b2021856
-def test_what_is_done_to_a_twin_does_not_reach_the_model():
+def test_changes_to_a_twin_do_not_affect_the_model():
     model, x = torchvision.models.resnet18().train(), picture()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     other = twin(model)
@@ -57,7 +57,7 @@ def test_what_is_done_to_a_twin_does_not_reach_the_model():
     assert all(value.equal(before[name]) for name, value in model.state_dict().items())
 
 # %% ../../nbs/engine/twin.ipynb #d45d5f77
-def test_shared_modules_stay_shared_and_wrappers_are_looked_through():
+def test_shared_modules_stay_shared_and_wrappers_are_removed():
     shared = nn.ReLU()
     model = nn.Sequential(nn.Conv2d(3, 4, 3), shared, nn.Conv2d(4, 4, 3), shared)
     other = twin(model)
@@ -71,7 +71,7 @@ def test_shared_modules_stay_shared_and_wrappers_are_looked_through():
         twin(scripted)
 
 # %% ../../nbs/engine/twin.ipynb #37102a1a
-def test_a_module_is_followed_through_containers_objects_closures_and_references():
+def test_a_module_is_found_through_containers_objects_closures_and_references():
     ways = {
         "list": (lambda m: [m], lambda held: held[0]), "tuple": (lambda m: (1, (m,)), lambda held: held[1][0]),
         "dict": (lambda m: {"a": {m: [m]}}, lambda held: next(iter(held["a"]))), "set": (lambda m: {m}, lambda held: next(iter(held))),
@@ -118,7 +118,7 @@ def test_a_forward_that_was_replaced_on_the_instance_runs_in_the_twin():
         assert all(v.is_meta or v.equal(before[name]) for name, v in model.state_dict().items()) and model.bn1.training
 
 # %% ../../nbs/engine/twin.ipynb #5326f7b9
-def test_what_a_forward_pass_writes_down_stays_in_the_twin():
+def test_values_that_a_forward_pass_stores_stay_in_the_twin():
     class Diary(nn.Module):
         pages = []
 
@@ -149,7 +149,7 @@ def test_what_a_forward_pass_writes_down_stays_in_the_twin():
     assert not model.seen and not model.pages and not noted and not hasattr(model, "last") and model.itself[0] is model
 
 # %% ../../nbs/engine/twin.ipynb #9e0d61b5
-def test_norms_with_parametrizations_or_old_hooks_keep_their_vectors_and_give_the_weights_of_eval_mode():
+def test_norms_with_parametrizations_or_old_hooks_do_not_change_and_give_the_weights_of_eval_mode():
     for norm in (nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm, nn.utils.parametrizations.weight_norm):
         model, x = nn.Sequential(norm(nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4)).train(), picture(8)
         model(x)
@@ -160,7 +160,7 @@ def test_norms_with_parametrizations_or_old_hooks_keep_their_vectors_and_give_th
             torch.testing.assert_close(found, model.eval()(x))
 
 # %% ../../nbs/engine/twin.ipynb #945487cc
-def test_slots_class_attributes_and_special_methods_do_not_keep_a_module_from_its_twin():
+def test_modules_with_slots_class_attributes_and_special_methods_have_a_twin():
     outside = nn.BatchNorm2d(4)
 
 

@@ -9,13 +9,13 @@ import yaml
 from resnet_tutorial.engine.yaml_text import parse_yaml
 
 # %% ../../nbs/engine/yaml_text.ipynb #34a76b0d
-def test_documents_that_would_grow_without_end_are_refused_at_once_with_their_line():
+def test_documents_that_would_expand_without_limit_are_refused_at_once_with_their_line():
     lists = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 30))
     maps = "a0: &a0 {k: v, l: v}\n" + "".join(f"a{i}: &a{i} {{k: *a{i - 1}, l: *a{i - 1}}}\n" for i in range(1, 60))
     merged = "a0: &a0 {k: v}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 20))
     for text in (lists, maps, merged):
         begin = time.monotonic()
-        with pytest.raises(ValueError, match=r"r.yaml, line \d+: this is not valid YAML: repeated values .* make more than 50,000"):
+        with pytest.raises(ValueError, match=r"r.yaml, line \d+: this is not valid YAML: repeated values .* expand to more than 50,000"):
             parse_yaml(text, "r.yaml")
         assert time.monotonic() - begin < 2
     for text in ("a: &a [*a]", "&a {k: *a}", "a: &a [b, &b [*a, *b]]"):
@@ -23,14 +23,14 @@ def test_documents_that_would_grow_without_end_are_refused_at_once_with_their_li
             parse_yaml(text, "r.yaml")
 
 # %% ../../nbs/engine/yaml_text.ipynb #6383d5e6
-def test_values_that_are_repeated_sensibly_and_merged_mappings_are_read_as_they_are_meant():
+def test_ordinary_repeated_values_and_merged_mappings_are_read_as_intended():
     text = "defaults: &d {epochs: 3, rate: 0.1}\nfirst: {<<: *d, rate: 0.2}\nsecond: *d\n"
     node, values = parse_yaml(text, "r.yaml")
     assert values["first"] == {"epochs": 3, "rate": 0.2} and values["second"] == values["defaults"]
     assert isinstance(node, yaml.MappingNode) and parse_yaml("", "r.yaml") == (None, None) == parse_yaml("# a remark", "r.yaml")
 
 # %% ../../nbs/engine/yaml_text.ipynb #d20a0521
-def test_whatever_is_wrong_with_a_text_is_a_valueerror_that_names_its_source():
+def test_any_problem_with_a_text_is_a_valueerror_that_names_its_source():
     bad = {"a: 'x\0y'": "line 1: .*U.0000", "x\ny: \x1b[31m": "line 2: .*U.001B", "[" * 5000: "nested too deeply", "- " * 3000 + "x": "nested too deeply",
            "d: 2024-13-45": "month", "!!int ''": "not valid", "!!bool perhaps": "not valid", "!!timestamp x": "not valid", "!!float x": "not valid",
            "n: " + "9" * 5000: "4300 digits", "!!python/object/apply:os.system ['true']": "could not determine a constructor",

@@ -23,7 +23,7 @@ from threading import Thread
 
 
 class Ranges(BaseHTTPRequestHandler):
-    "Serves /file in full or from a byte on, and nothing else; keeps what it was asked for."
+    "Serve only /file, in full or from a given byte, and record the requests."
     content, asked = b"", []
 
     def do_GET(self):
@@ -36,10 +36,10 @@ class Ranges(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_):
-        "Quiet."
+        "Log nothing."
 
 # %% ../../nbs/preparation/archives.ipynb #e2c9a72b
-def test_a_download_goes_on_where_it_stopped_and_falls_back_on_the_next_mirror():
+def test_a_download_resumes_where_it_stopped_and_falls_back_on_the_next_mirror():
     from data_prep.download import Archive, fetch
 
     Ranges.content, Ranges.asked = np.random.default_rng(0).bytes(5000), []
@@ -60,8 +60,8 @@ def test_a_download_goes_on_where_it_stopped_and_falls_back_on_the_next_mirror()
 # %% ../../nbs/preparation/archives.ipynb #d7a28a31
 def test_archives_that_are_unsafe_or_incomplete_are_refused():
     with tempfile.TemporaryDirectory() as folder:
-        bad = {"../out.png": "land outside", "/etc/out.png": "land outside", "cat/../../out.png": "land outside",
-               "..\\out.png": "land outside", "C:\\out.png": "land outside", "C:/out.png": "land outside"}
+        bad = {"../out.png": "written outside", "/etc/out.png": "written outside", "cat/../../out.png": "written outside",
+               "..\\out.png": "written outside", "C:\\out.png": "written outside", "C:/out.png": "written outside"}
         for number, (name, message) in enumerate(bad.items()):
             refused(message, source=zipped(f"{folder}/{number}.zip", [*TWO, (name, b"x")]))
         link = zipfile.ZipInfo("cat/link.png")
@@ -79,13 +79,13 @@ def test_archives_that_are_unsafe_or_incomplete_are_refused():
         Path(f"{folder}/locked.zip").write_bytes(locked)
         with tarfile.open(f"{folder}/evil.tar", "w") as tar:
             tar.addfile(tarfile.TarInfo("../out.png"))
-        for name, message in (("half.zip", "no complete zip"), ("text.zip", "no complete zip"), ("text.tar.gz", "no complete tar"),
+        for name, message in (("half.zip", "not a complete zip"), ("text.zip", "not a complete zip"), ("text.tar.gz", "not a complete tar"),
                               ("text.rar", "expected a folder, a .zip"), ("locked.zip", "password"), ("evil.tar", "refused")):
             refused(message, source=f"{folder}/{name}")
-        refused("holds no picture", source=zipped(f"{folder}/none.zip", []))
+        refused("contains no image", source=zipped(f"{folder}/none.zip", []))
 
 # %% ../../nbs/preparation/archives.ipynb #6f5442af
-def test_a_picture_damaged_inside_a_zip_is_left_out_and_the_others_are_used():
+def test_an_image_damaged_inside_a_zip_is_left_out_and_the_others_are_used():
     with tempfile.TemporaryDirectory() as folder:
         path = zipped(f"{folder}/some.zip", TWO)
         data = bytearray(path.read_bytes())
@@ -101,7 +101,7 @@ IMAGES = {f"S/{('cat', 'dog')[i % 2]}/{i}.png": stored(grain(900 + i, (8, 8)), "
 
 
 def packed(kind, entries=IMAGES):
-    "An archive of these files, as bytes; kind: tar, tgz, tar.bz2, tar.xz, zip (stored) or deflated.zip."
+    "The bytes of an archive of these files; kind: tar, tgz, tar.bz2, tar.xz, zip (stored) or deflated.zip."
     buffer = io.BytesIO()
     if kind.endswith("zip"):
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED if "deflated" in kind else zipfile.ZIP_STORED) as file:
@@ -120,7 +120,7 @@ KINDS = ("tar", "tgz", "tar.bz2", "tar.xz", "zip", "deflated.zip")
 
 
 def unpacked(kind, data):
-    "Files and entries left out of an archive with these bytes; None where it is refused."
+    "Unpacked files and left-out entries of an archive with these bytes; None if it is refused."
     from data_prep.download import unpack
 
     with tempfile.TemporaryDirectory() as folder:
@@ -133,7 +133,7 @@ def unpacked(kind, data):
         return {p.relative_to(f"{folder}/out").as_posix(): p.read_bytes() for p in Path(folder, "out").rglob("*") if p.is_file()}, lost
 
 # %% ../../nbs/preparation/archives.ipynb #2931a8c3
-def test_an_archive_that_is_cut_anywhere_is_refused_unless_all_of_its_images_were_read():
+def test_an_archive_truncated_anywhere_is_refused_unless_all_of_its_images_were_read():
     for kind in KINDS:
         data, whole = packed(kind), 0
         assert unpacked(kind, data) == (IMAGES, []), kind
@@ -141,10 +141,10 @@ def test_an_archive_that_is_cut_anywhere_is_refused_unless_all_of_its_images_wer
             found = unpacked(kind, data[:end])
             whole += found is not None
             assert found in (None, (IMAGES, [])), (kind, end)
-        assert whole == 0 or kind == "tar", kind  # a tar without all of its final zeros holds all the same
+        assert whole == 0 or kind == "tar", kind  # a tar that lacks some of its final zeros is still complete
 
 # %% ../../nbs/preparation/archives.ipynb #d8f407d1
-def test_a_flipped_bit_in_an_archive_loses_no_image_without_a_word():
+def test_a_flipped_bit_in_an_archive_never_loses_an_image_silently():
     rng = np.random.default_rng(0)
     for kind in KINDS:
         data = packed(kind)
@@ -163,12 +163,12 @@ def test_a_tar_with_a_damaged_header_in_its_middle_is_refused_and_the_command_sa
         data = bytearray(packed("tar"))
         data[data.index(b"S/cat/14.png") + 3] ^= 1
         Path(folder, "photos.tar").write_bytes(data)
-        refused("photos.tar is no complete tar file .at or after S/dog/13.png: the header at byte .* is damaged", source=f"{folder}/photos.tar")
+        refused("photos.tar is not a complete tar file .at or after S/dog/13.png: the header at byte .* is damaged", source=f"{folder}/photos.tar")
         Path(folder, "photos.tgz").write_bytes(packed("tgz")[:-8] + bytes(8))
-        refused("photos.tgz is no complete tar file .*(CRC|check)", source=f"{folder}/photos.tgz")
+        refused("photos.tgz is not a complete tar file .*(CRC|check)", source=f"{folder}/photos.tgz")
 
 # %% ../../nbs/preparation/archives.ipynb #792db531
-def test_two_archives_in_one_file_and_a_part_of_one_are_refused():
+def test_two_archives_in_one_file_and_a_part_of_an_archive_are_refused():
     other = {f"T{name}": image for name, image in IMAGES.items()}
     for kind in KINDS:
         assert unpacked(kind, packed(kind) + packed(kind, other)) is None, kind
@@ -178,7 +178,7 @@ def test_two_archives_in_one_file_and_a_part_of_one_are_refused():
     assert unpacked("zip", bytes(part)) is None
     part[end + 4], part[end + 8], part[end + 10] = 0, 9, 9  # a directory with too few entries
     assert unpacked("zip", bytes(part)) is None
-    part[end + 4:] = bytes(len(part) - end - 4)  # a directory without any
+    part[end + 4:] = bytes(len(part) - end - 4)  # a directory without entries
     assert unpacked("zip", bytes(part)) is None
 
 # %% ../../nbs/preparation/archives.ipynb #2fa2d7d8
@@ -193,10 +193,10 @@ def test_of_two_entries_with_one_name_the_last_is_used_and_the_other_is_listed()
     assert unpacked("zip", packed("zip", {n.replace("/", "\\"): i for n, i in IMAGES.items()})) == (IMAGES, [])
 
 # %% ../../nbs/preparation/archives.ipynb #f86d7c30
-def test_links_in_a_tar_lead_to_images_or_are_listed_and_devices_and_other_places_are_refused():
+def test_links_in_a_tar_lead_to_images_or_are_listed_and_devices_and_outside_targets_are_refused():
     with tempfile.TemporaryDirectory() as folder:
         for name, kind, target, message in (
-            ("fine.tar", tarfile.SYMTYPE, "1.png", ""), ("hard.tar", tarfile.LNKTYPE, "S/dog/1.png", ""), ("gone.tar", tarfile.SYMTYPE, "77.png", "nowhere"),
+            ("fine.tar", tarfile.SYMTYPE, "1.png", ""), ("hard.tar", tarfile.LNKTYPE, "S/dog/1.png", ""), ("gone.tar", tarfile.SYMTYPE, "77.png", "broken link"),
             ("none.tar", tarfile.LNKTYPE, "S/cat/77.png", "which is not in the archive"), ("out.tar", tarfile.SYMTYPE, "../../../x", "refused"),
             ("root.tar", tarfile.SYMTYPE, "/etc/passwd", "refused"), ("pipe.tar", tarfile.FIFOTYPE, "", "refused"), ("null.tar", tarfile.CHRTYPE, "", "refused"),
             ("part.tar", b"M", "", "another volume"),
@@ -215,16 +215,16 @@ def test_links_in_a_tar_lead_to_images_or_are_listed_and_devices_and_other_place
             assert message in reasons.get("dog/link.png", "")
 
 # %% ../../nbs/preparation/archives.ipynb #d409c28f
-def test_every_entry_of_an_archive_is_in_the_manifest_or_in_skipped_as_the_folder_would_be():
+def test_every_entry_of_an_archive_is_in_the_manifest_or_in_skipped_csv_as_for_a_folder():
     with tempfile.TemporaryDirectory() as folder:
         source = photos(f"{folder}/S", each=8)
         for name in ("readme.txt", "cat/notes.txt", "dog/.DS_Store", "__MACOSX/._0.png", "loose.png"):
             (source / name).parent.mkdir(exist_ok=True)
-            (source / name).write_bytes(b"no picture")
+            (source / name).write_bytes(b"not an image")
         entries = {f"S/{p.relative_to(source).as_posix()}": p.read_bytes() for p in sorted(source.rglob("*")) if p.is_file()}
         tables = [prepare("class_folders", f"{folder}/out", source)]
         for kind in KINDS:
-            Path(folder, f"a.{kind}").write_bytes(packed(kind, entries | {"__MACOSX/S/._0.png": b"no picture"}))
+            Path(folder, f"a.{kind}").write_bytes(packed(kind, entries | {"__MACOSX/S/._0.png": b"not an image"}))
             tables.append(prepare("class_folders", f"{folder}/{kind}.out", f"{folder}/a.{kind}"))
         lists = [(out / "skipped.csv").read_text(encoding="utf-8").replace("../__MACOSX/,hidden folder\n", "") for out in tables]
         assert len(set(lists)) == 1 and [read_info(out)["skipped"] for out in tables] == [5, *[6] * len(KINDS)]

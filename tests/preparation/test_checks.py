@@ -28,7 +28,7 @@ BOX = dict(zip(("box_x0", "box_y0", "box_x1", "box_y1"), (1.5, 2.0, 8.25, 9.0), 
 
 
 def described(folder, **other):
-    "A folder with the description of twelve images, two a group: lines 2-9 train, 10-11 val, 12-13 test."
+    "A folder with the description of twelve images, two per group: lines 2-9 train, 10-11 val, 12-13 test."
     from data_prep.manifest import accept_manifest, write_csv, write_json
 
     rows = [{"path": f"images/{i:02}.png", "label": i % 2, "class_name": ("cat", "dog")[i % 2],
@@ -46,7 +46,7 @@ def described(folder, **other):
 
 # %% ../../nbs/preparation/checks.ipynb #75ca8471
 def complaint(read, *arguments):
-    "The message of the DataError that reading raises; empty where it raises none."
+    "The message of the DataError raised on reading; empty if none is raised."
     try:
         read(*arguments)
     except DataError as error:
@@ -55,7 +55,7 @@ def complaint(read, *arguments):
 
 
 def as_0_1(folder):
-    "The folder as version 0.1 would have written it."
+    "Change the folder to what version 0.1 would have written."
     file = Path(folder) / "dataset.json"
     info = json.loads(file.read_text(encoding="utf-8"))
     del info["manifest_sha256"]
@@ -71,7 +71,7 @@ def cell(content, line, column, value):
     return text.getvalue().encode()
 
 # %% ../../nbs/preparation/checks.ipynb #572b47d5
-CELLS = {  # fault in line 5 (images/03.png, dog, pair 1, no box): column, value, message
+CELLS = {  # error in line 5 (images/03.png, dog, pair 1, no box): column, value, message
     "half a label": ("label", "0.5", "line 5, column label: '0.5'; expected the number of a class, 0 to 1"),
     "no label": ("label", "", "line 5, column label: ''; expected"), "a word as label": ("label", "cat", "label: 'cat'; expected"),
     "label out of range": ("label", "7", "label: '7'; expected the number"), "negative label": ("label", "-1", "label: '-1'; expected"),
@@ -85,8 +85,8 @@ CELLS = {  # fault in line 5 (images/03.png, dog, pair 1, no box): column, value
     "no path": ("path", "", "line 5, column path: ''; expected the path of an image file"), "blank path": ("path", "  ", "path: '  '; expected"),
     "absolute path": ("path", "/etc/03.png", "path: '/etc/03.png'; expected a path below the `root`"),
     "climbing path": ("path", "images/../../03.png", "column path: .* below the `root`"), "parent": ("path", "..", "column path: '..'; expected"),
-    "path twice": ("path", "images/02.png", "line 5, column path: 'images/02.png'; expected each path once; it stands in line 4 too"),
-    "path twice, spelled otherwise": ("path", "images/./02.png", "it stands in line 4 too"),
+    "path twice": ("path", "images/02.png", "line 5, column path: 'images/02.png'; expected each path once; it is also in line 4"),
+    "path twice, spelled otherwise": ("path", "images/./02.png", "it is also in line 4"),
     "bell in a path": ("path", "images/0\x073.png", r"column path: 'images/0\\x073.png'; expected text without control"),
     "NUL": ("path", "images/0\x003.png", "line 5: a NUL byte; expected text"),
 }
@@ -95,8 +95,8 @@ CELLS = {  # fault in line 5 (images/03.png, dog, pair 1, no box): column, value
 CELLS |= {
     "unknown split": ("split", "valid", "line 5, column split: 'valid'; expected one of train, val, test"),
     "no split": ("split", "", "split: ''; expected one of"), "capital split": ("split", "Train", "split: 'Train'; expected one of"),
-    "divided group": ("group", "pair 4", "line 10, column group: 'pair 4'; expected a group that lies in one split; line 5 has it in train"),
-    "moved to another split": ("split", "test", "line 5, column group: 'pair 1'; expected a group that lies in one split; line 4 has it"),
+    "divided group": ("group", "pair 4", "line 10, column group: 'pair 4'; expected a group in a single split; line 5 has it in train"),
+    "moved to another split": ("split", "test", "line 5, column group: 'pair 1'; expected a group in a single split; line 4 has it"),
     "control character in a group": ("group", "pair\x1b1", "column group: .* without control characters"),
     "short checksum": ("sha256", "12ab", "line 5, column sha256: '12ab'; expected 64 digits"), "no checksum": ("sha256", "", "sha256: ''; expected"),
     "checksum in capitals": ("sha256", "AB" * 32, "column sha256: .*; expected 64"), "no hex": ("sha256", "xy" * 32, "sha256: .*; expected 64"),
@@ -104,11 +104,11 @@ CELLS |= {
     "infinite box": ("box_x1", "inf", "box_x1: 'inf'; expected a finite"), "huge box": ("box_x1", "1e999", "box_x1: '1e999'; expected a finite"),
     "NaN in a box": ("box_y0", "nan", "box_y0: 'nan'; expected a finite number, or nothing"),
     "two points": ("box_y0", "1.2.3", "box_y0: '1.2.3'; expected a finite"), "underscore": ("box_y0", "1_0", "box_y0: '1_0'; expected"),
-    "one number of four": ("box_y1", "4", "line 5, column box_x0: ''; expected a number, because the box has other numbers"),
+    "one number of four": ("box_y1", "4", "line 5, column box_x0: ''; expected a number, because the box has other coordinates"),
     "mask that climbs": ("mask", "../03.png", "line 5, column mask: '../03.png'; expected a path without .."),
     "evidence that climbs": ("evidence", "evidence/../../x", "column evidence: .* expected a path without .."),
 }
-BOXES = {  # faults in line 3, which has a box
+BOXES = {  # errors in line 3, which has a box
     "no extent": ("box_x1", "1.5", "line 3, column box_x1: 1.5; expected more than box_x0 = 1.5"),
     "upside down": ("box_y1", "1", "line 3, column box_y1: 1.0; expected more than box_y0 = 2.0"),
     "three numbers of four": ("box_y1", "", "line 3, column box_y1: ''; expected a number"),
@@ -116,45 +116,45 @@ BOXES = {  # faults in line 3, which has a box
 
 # %% ../../nbs/preparation/checks.ipynb #e7c6e074
 def without(column):
-    "An edit that takes a column away."
+    "An edit that removes a column."
     return lambda b: pd.read_csv(io.BytesIO(b), dtype=str, keep_default_na=False).drop(columns=column).to_csv(index=False).encode()
 
 
-FILES = {  # what happens to the bytes of the whole file, and the message
-    "empty": (lambda b: b"", r"line 1: it lacks the columns \['path', 'label'.*it has \[\]"),
+FILES = {  # an edit of the bytes of the whole file, and the message
+    "empty": (lambda b: b"", r"line 1: the columns \['path', 'label'.* are missing; it has \[\]"),
     "header only": (lambda b: b[:b.index(b"\n") + 1], r"0 rows; expected 12 .`images` in dataset.json."),
-    "no header": (lambda b: b[b.index(b"\n") + 1:], "line 1: it lacks the columns"),
+    "no header": (lambda b: b[b.index(b"\n") + 1:], "line 1: the columns .* are missing"),
     "cut in a row": (lambda b: b[:len(b) // 2], r"line 7: .* fields; expected 12(?s:.)*5 rows; expected 12"),
     "cut in the last row": (lambda b: b[:-3], "line 13: the last line does not end with a line break"),
     "cut after a row": (lambda b: b[:b.rindex(b"images/11")], "11 rows; expected 12(?s:.)*0 rows of class 'dog' in test; expected 1"),
     "a row taken out": (lambda b: re.sub(rb"images/05[^\n]*\n", b"", b), "11 rows; expected 12(?s:.)*3 rows of class 'dog' in train; expected 4"),
-    "a row twice": (lambda b: b + b[b.rindex(b"images/11"):], "line 14, column path: .* line 13 too(?s:.)*13 rows; expected 12"),
+    "a row twice": (lambda b: b + b[b.rindex(b"images/11"):], "line 14, column path: .* line 13(?s:.)*13 rows; expected 12"),
     "a field too many": (lambda b: b.replace(b"pair 1,", b"pair 1,,", 1), "line 4: 13 fields; expected 12"),
     "a field too few": (lambda b: b.replace(b"pair 1,", b"pair 1", 1), "line 4: 11 fields; expected 12"),
     "an empty line": (lambda b: b.replace(b"\nimages/03", b"\n\nimages/03"), "line 5: 0 fields; expected 12"),
-    "semicolons": (lambda b: b.replace(b",", b";"), "line 1: it lacks the columns"),
-    "a quote too many": (lambda b: b.replace(b"images/03", b'"images/03'), "line 5: no valid CSV"),
-    "a quote in a field": (lambda b: b.replace(b"images/03.png", b'"ima"ges/03.png'), "line 5: no valid CSV"),
+    "semicolons": (lambda b: b.replace(b",", b";"), "line 1: the columns .* are missing"),
+    "a quote too many": (lambda b: b.replace(b"images/03", b'"images/03'), "line 5: not valid CSV"),
+    "a quote in a field": (lambda b: b.replace(b"images/03.png", b'"ima"ges/03.png'), "line 5: not valid CSV"),
 }
 
 # %% ../../nbs/preparation/checks.ipynb #016406af
 FILES |= {
-    "no group column": (without("group"), r"it lacks the columns \['group'\]; it has \['path', 'label'"),
-    "half of the box columns": (without(["box_x1", "box_y1"]), r"of a box it has only \['box_x0', 'box_y0'\]"),
-    "a column twice": (lambda b: b.replace(b"evidence\n", b"mask\n", 1), r"names the columns \['mask'\] more than once"),
-    "header in capitals": (lambda b: b.replace(b"path,label", b"Path,Label", 1), r"it lacks the columns \['path', 'label'\]"),
+    "no group column": (without("group"), r"the columns \['group'\] are missing; it has \['path', 'label'"),
+    "half of the box columns": (without(["box_x1", "box_y1"]), r"it has only the box columns \['box_x0', 'box_y0'\]"),
+    "a column twice": (lambda b: b.replace(b"evidence\n", b"mask\n", 1), r"the columns \['mask'\] occur more than once"),
+    "header in capitals": (lambda b: b.replace(b"path,label", b"Path,Label", 1), r"the columns \['path', 'label'\] are missing"),
     "Latin-1": (lambda b: b.replace(b"pair 1", b"p\xe4r 1", 1), "line 4: the byte 0xe4; expected UTF-8"),
     "UTF-16": (lambda b: b.decode().encode("utf-16"), "line 1: the byte 0xff; expected UTF-8"),
     "zeros": (lambda b: bytes(len(b)), "line 1: a NUL byte"),
     "zeros at the end": (lambda b: b[:-40] + bytes(40), "line 13: a NUL byte"),
-    "a picture": (lambda b: JPEG, "line 1: the byte 0xff; expected UTF-8"),
-    "a page of HTML": (lambda b: b"<html>\n404\n</html>\n", r"line 1: it lacks the columns"),
+    "an image": (lambda b: JPEG, "line 1: the byte 0xff; expected UTF-8"),
+    "a page of HTML": (lambda b: b"<html>\n404\n</html>\n", r"line 1: the columns .* are missing"),
     "another manifest": (lambda b: b.replace(b"cat", b"hen").replace(b"dog", b"cock"), "'hen'; expected 'cat'"),
-    "everything wrong": (lambda b: re.sub(rb",[01],(cat|dog)", rb",x,\1", b), r"line 4, column label: 'x'; .*\n  ... and 9 more like it"),
+    "everything wrong": (lambda b: re.sub(rb",[01],(cat|dog)", rb",x,\1", b), r"line 4, column label: 'x'; .*\n  ... and 9 more errors like this"),
 }
 
 # %% ../../nbs/preparation/checks.ipynb #68ab7101
-def test_every_fault_of_a_manifest_is_told_with_its_line_its_column_and_its_value():
+def test_every_error_in_a_manifest_is_reported_with_its_line_column_and_value():
     faults = {name: lambda b, f=fault: cell(b, 5, *f[:2]) for name, fault in CELLS.items()}
     faults |= {name: lambda b, f=fault: cell(b, 3, *f[:2]) for name, fault in BOXES.items()}
     faults |= {name: edit for name, (edit, _) in FILES.items()}
@@ -175,7 +175,7 @@ def test_every_fault_of_a_manifest_is_told_with_its_line_its_column_and_its_valu
             (Path(folder) / "dataset.json").write_bytes(now)
 
 # %% ../../nbs/preparation/checks.ipynb #db0d646d
-def test_all_faults_of_a_manifest_are_told_at_once():
+def test_all_errors_in_a_manifest_are_reported_at_once():
     with tempfile.TemporaryDirectory() as folder:
         file = described(folder) / "manifest.csv"
         for line, column, value in ((3, "label", "0.5"), (4, "split", "dev"), (6, "sha256", "?"), (8, "path", "/a.png"), (9, "box_x0", "?")):
@@ -185,7 +185,7 @@ def test_all_faults_of_a_manifest_are_told_at_once():
         assert "accept_manifest" in message and "--force" in message
 
 # %% ../../nbs/preparation/checks.ipynb #545af935
-def test_an_edit_that_contradicts_nothing_is_noticed_by_the_checksum_and_can_be_accepted():
+def test_an_edit_that_contradicts_nothing_is_detected_by_the_checksum_and_can_be_accepted():
     from data_prep.manifest import accept_manifest
 
     with tempfile.TemporaryDirectory() as folder:
@@ -197,7 +197,7 @@ def test_an_edit_that_contradicts_nothing_is_noticed_by_the_checksum_and_can_be_
         subprocess.run(command, shell=True, check=True)
         assert read_manifest(folder).class_name[3] == "cat" and read_info(folder)["counts"]["train"] == {"cat": 5, "dog": 3}
         swapped = re.sub(rb"pair 0|pair 1", lambda m: b"pair 1" if m[0] == b"pair 0" else b"pair 0", file.read_bytes())
-        file.write_bytes(swapped)  # every rule is kept, every count is the same
+        file.write_bytes(swapped)  # no rule is broken and no count differs
         assert complaint(read_manifest, folder).splitlines()[1].startswith("  the file was changed after it was prepared")
         file.write_bytes(cell(swapped, 5, "label", "x"))
         assert "line 5, column label: 'x'" in complaint(accept_manifest, folder)
@@ -210,7 +210,7 @@ def test_an_edit_that_contradicts_nothing_is_noticed_by_the_checksum_and_can_be_
 
 # %% ../../nbs/preparation/checks.ipynb #eba34d97
 @pytest.mark.slow
-def test_a_manifest_that_is_cut_anywhere_is_refused_with_or_without_its_checksum():
+def test_a_manifest_truncated_anywhere_is_refused_with_or_without_its_checksum():
     with tempfile.TemporaryDirectory() as folder:
         file = described(folder) / "manifest.csv"
         whole = file.read_bytes()
@@ -226,7 +226,7 @@ def test_a_manifest_that_is_cut_anywhere_is_refused_with_or_without_its_checksum
         holds()
 
 # %% ../../nbs/preparation/checks.ipynb #b348a272
-def test_whatever_happens_to_the_bytes_of_a_manifest_is_told_in_words():
+def test_any_change_to_the_bytes_of_a_manifest_is_reported_as_a_readable_message():
     with tempfile.TemporaryDirectory() as folder:
         file = described(folder) / "manifest.csv"
         whole = file.read_bytes()
@@ -236,16 +236,16 @@ def test_whatever_happens_to_the_bytes_of_a_manifest_is_told_in_words():
         def holds(start, length, other):
             changed = whole[:start] + other + whole[start + length:]
             file.write_bytes(changed)
-            assert bool(complaint(read_manifest, folder)) == (changed != whole)  # an exception of another kind would pass through
+            assert bool(complaint(read_manifest, folder)) == (changed != whole)  # an exception of another kind would not be caught
 
         holds()
         as_0_1(folder)
-        file.write_bytes(whole.replace(b"\n", b"\r\n"))  # an editor's line ends
+        file.write_bytes(whole.replace(b"\n", b"\r\n"))  # line endings changed by an editor
         assert read_manifest(folder).path[11] == "images/11.png"
 
 # %% ../../nbs/preparation/checks.ipynb #837a9fc4
-INFOS = {  # what becomes of dataset.json: new keys (None: taken out), message
-    "no name": ({"name": None}, "it lacks the key 'name'"), "no classes": ({"class_names": None}, "it lacks the key 'class_names'"),
+INFOS = {  # changes to dataset.json: new keys (None: removed), message
+    "no name": ({"name": None}, "the key 'name' is missing"), "no classes": ({"class_names": None}, "the key 'class_names' is missing"),
     "classes as text": ({"class_names": "cat dog"}, "key class_names: 'cat dog'; expected a list of different names"),
     "a class twice": ({"class_names": ["cat", "cat"]}, r"key class_names: \['cat', 'cat'\]; expected a list of different"),
     "classes as numbers": ({"class_names": [0, 1]}, r"key class_names: \[0, 1\]; expected"), "no class": ({"class_names": []}, "key class_names"),
@@ -253,23 +253,23 @@ INFOS = {  # what becomes of dataset.json: new keys (None: taken out), message
     "a class more": ({"class_names": ["cat", "dog", "hen"]}, r"key counts: in train the classes \['cat', 'dog'\]; expected .*hen"),
     "a class renamed": ({"class_names": ["cat", "wolf"]}, "key counts: in train the classes .*expected .*'wolf'"),
     "classes in another order": ({"class_names": ["dog", "cat"]}, "line 2, column class_name: 'cat'; expected 'dog', the class of label 0"),
-    "name as number": ({"name": 7}, "key name: 7; expected text"), "no root": ({"root": None}, "it lacks the key 'root'"),
-    "root as list": ({"root": ["."]}, r"key root: \['.'\]; expected"), "no counts": ({"counts": None}, "it lacks the key 'counts'"),
+    "name as number": ({"name": 7}, "key name: 7; expected text"), "no root": ({"root": None}, "the key 'root' is missing"),
+    "root as list": ({"root": ["."]}, r"key root: \['.'\]; expected"), "no counts": ({"counts": None}, "the key 'counts' is missing"),
     "counts as list": ({"counts": [1]}, r"key counts: \[1\]; expected"), "negative": ({"counts": {"train": {"cat": -1}}}, "key counts"),
     "counts of another split": ({"counts": {"dev": {"cat": 1, "dog": 1}}}, "key counts: .*; expected"),
     "half a count": ({"counts": {"train": {"cat": 4.5, "dog": 4}}}, "key counts"), "images as text": ({"images": "12"}, "key images: '12'"),
     "other counts": ({"counts": {"train": {"cat": 9, "dog": 4}}}, "4 rows of class 'cat' in train; expected 9"),
     "other number": ({"images": 13}, "12 rows; expected 13"), "other groups": ({"groups": 5}, "6 groups; expected 5"),
     "later version": ({"version": 2}, "key version: 2; expected a whole number up to 1; a later version wrote it"),
-    "arguments as text": ({"arguments": "none"}, "key arguments"), "no fingerprint": ({"fingerprint": None}, "it lacks the key 'fingerprint'"),
+    "arguments as text": ({"arguments": "none"}, "key arguments"), "no fingerprint": ({"fingerprint": None}, "the key 'fingerprint' is missing"),
     "short checksum": ({"manifest_sha256": "12"}, "key manifest_sha256"), "both as text": ({"both": "yes"}, "key both: 'yes'; expected true or false"),
     "another checksum": ({"manifest_sha256": "0" * 64}, "changed after it was prepared: its sha256 is .*expected 000000000000"),
 }
 TEXTS = {"": "is damaged", "{": "is damaged", "[]": r"it holds \[\]; expected an object", "null": "it holds None", "7": "it holds 7",
-         "\ufeff{}": "it lacks the key 'name'", "[" * 9999: "is damaged", '{"name": "mine"}': "it lacks the key 'class_names'", "not JSON": "is damaged"}
+         "\ufeff{}": "the key 'name' is missing", "[" * 9999: "is damaged", '{"name": "mine"}': "the key 'class_names' is missing", "not JSON": "is damaged"}
 
 # %% ../../nbs/preparation/checks.ipynb #a6548821
-def test_a_damaged_dataset_description_is_refused_with_the_key_and_its_value():
+def test_a_damaged_dataset_json_is_refused_with_the_key_and_its_value():
     with tempfile.TemporaryDirectory() as folder:
         file = described(folder) / "dataset.json"
         whole = file.read_bytes()
@@ -292,7 +292,7 @@ def test_a_damaged_dataset_description_is_refused_with_the_key_and_its_value():
         assert "dataset.json cannot be read" in complaint(read_manifest, folder)
 
 # %% ../../nbs/preparation/checks.ipynb #ecf2d433
-def test_class_names_that_look_like_numbers_or_nothing_stay_text():
+def test_class_names_that_look_like_numbers_or_missing_values_stay_text():
     from data_prep.manifest import accept_manifest, write_csv, write_json
 
     names = ["0", "1", "007", "NA", "null", "true", "1e3", "nan", "None", "-1", "1.0", " x", 'a "b", c', "été 猫"]

@@ -37,7 +37,7 @@ def called(*words):
     return stop.value.code, out.getvalue(), err.getvalue()
 
 # %% ../../nbs/preparation/command.ipynb #775652dc
-def test_an_option_of_several_words_is_repeated_before_each_and_other_words_stay_as_they_are():
+def test_an_option_with_several_words_is_repeated_before_each_and_other_words_are_unchanged():
     base = ["cats", "--out", "o"]
     assert repeat_options([*base, "--split", "0.8", "0.1", "0.1"]) == [*base, "--split", "0.8", "--split", "0.1", "--split", "0.1"]
     assert repeat_options(["--split", "9", "1", "--seed", "-3", "cats"]) == ["--split", "9", "--split", "1", "--seed", "-3", "cats"]
@@ -53,7 +53,7 @@ def test_an_option_of_several_words_is_repeated_before_each_and_other_words_stay
             repeat_options(words)
 
 # %% ../../nbs/preparation/command.ipynb #dc7d36cf
-def test_words_of_the_command_line_reach_prepare_as_they_are_documented():
+def test_command_line_options_reach_prepare_as_documented():
     given = {  # as in the help, the README and the messages
         "cats_vs_dogs --source s --split 17000 4000 4000 --out o": {"split": ["17000", "4000", "4000"]},
         "--split 0.8 0.1 0.1 --out o --seed 3 cats_vs_dogs": {"split": ["0.8", "0.1", "0.1"], "seed": 3},
@@ -84,17 +84,17 @@ def test_the_help_names_every_data_set_and_every_option_and_imports_neither_torc
     assert "  python -m data_prep embedded_pets --out runs/data/embedded_pets\n" in done.stdout  # the examples are not rewrapped
 
 # %% ../../nbs/preparation/command.ipynb #f151f07a
-def test_wrong_command_lines_end_with_code_two_and_one_message():
+def test_invalid_command_lines_end_with_exit_code_two_and_one_message():
     with tempfile.TemporaryDirectory() as folder:
         source, out = photos(f"{folder}/s", each=10), f"{folder}/o"
         base = ["class_folders", "--source", source, "--out", out]
         wrong = {
             (*base, "--split"): "--split has no value", ("class_folders", "--split", *base[1:]): "--split has no value",
             (*base, "dogs"): "extra argument", (*base, "--split", "0.8", "0.2", "--split", "0.7", "0.3"): "expected three numbers",
-            (): "Missing argument 'NAME'", ("class_folders",): "--out", ("cats", "--out", out): "no data set is called 'cats'",
+            (): "Missing argument 'NAME'", ("class_folders",): "--out", ("cats", "--out", out): "there is no data set 'cats'",
             (*base, "--split", "0.8", "0.3", "0.1"): "sums to 1.2", (*base, "--split", "a", "b", "c"): "expected numbers",
             (*base, "--split", "-1", "1", "1"): "expected three numbers", (*base, "--split", "9", "9", "9"): "asks for 27 images, there are 20",
-            (*base, "--split", "0.98", "0.01", "0.01"): "would be empty", (*base, "--split", "official"): "no split of its own",
+            (*base, "--split", "0.98", "0.01", "0.01"): "would be empty", (*base, "--split", "official"): "no official split",
             (*base, "--split-numbers", "train", "0-5", "test"): "expected pairs", (*base, "--split-numbers", "train", "5-1"): "is empty",
             (*base, "--split-numbers", "train", "0-5", "test", "5-9"): "is also in", (*base, "--split-numbers", "train", "100-200"): "no image",
             (*base, "--split", "0.8", "0.2", "--split-numbers", "train", "0-5"): "not both", (*base, "--breeds"): "no option breeds; it has none",
@@ -102,7 +102,7 @@ def test_wrong_command_lines_end_with_code_two_and_one_message():
             (*base, "--groups", "["): "regular expression", (*base, "--groups", "zebra"): "matches no file", (*base, "--seed", "x"): "valid int",
             (*base[:3], "--source", f"{folder}/gone", "--out", out): "does not exist", (*base, "--fast"): "No such option",
             ("embedded_pets", "--source", source, "--out", out): "reads no source", ("embedded_pets", "--n", "4", "--out", out): "8 or more",
-            ("fundus", "--data-root", folder, "--out", out): "not under data_root", ("imagenet", "--out", out): "cannot be downloaded for you",
+            ("fundus", "--data-root", folder, "--out", out): "not under data_root", ("imagenet", "--out", out): "cannot be downloaded automatically",
         }
         for words, message in wrong.items():
             code, text, error = called(*words)
@@ -110,7 +110,7 @@ def test_wrong_command_lines_end_with_code_two_and_one_message():
             assert not Path(out).exists(), words
 
 # %% ../../nbs/preparation/command.ipynb #d7066593
-def test_the_command_line_prepares_and_repeats_and_says_what_it_did():
+def test_the_command_prepares_repeats_and_reports_what_it_did():
     with tempfile.TemporaryDirectory() as folder:
         source, out = photos(f"{folder}/s", each=10), Path(folder) / "o"
         words = ["class_folders", "--source", source, "--out", out, "--split", "0.8", "0.1", "0.1", "--chart"]
@@ -126,8 +126,8 @@ def test_the_command_line_prepares_and_repeats_and_says_what_it_did():
 
 # %% ../../nbs/preparation/command.ipynb #621af2dd
 def imported_from(place, command):
-    "Run a command line of data_prep in an empty process that finds the package at `place` only; module -> file."
-    here = f"sys.path.insert(0, {str(place)!r})"  # first, or the editable install of another checkout answers
+    "Run data_prep in a clean process that finds the package only at `place`; return module -> file."
+    here = f"sys.path.insert(0, {str(place)!r})"  # first, or the editable install of another checkout is found
     here += f"; import site; site.addsitedir({str(place)!r})" * (place.name == "editable")
     packages = [p for p in sys.path if p.endswith(("site-packages", "dist-packages"))]
     code = [f"import json, runpy, sys; sys.path += {packages!r}", here, f"sys.argv = {['data_prep', *command]!r}", "try:",
@@ -149,7 +149,7 @@ def test_the_package_has_one_import_name_in_a_checkout_in_an_editable_install_an
             shutil.copytree(find_root() / name, places["checkout"] / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("pyproject.toml", "README.md", "LICENSE"):
             shutil.copy(find_root() / name, places["checkout"])
-        for name in ("editable", "wheel"):  # what pip calls; it needs no network
+        for name in ("editable", "wheel"):  # as pip does; needs no network
             code = f"from setuptools import build_meta; build_meta.build_{name}({folder!r})"
             subprocess.run([sys.executable, "-c", code], cwd=places["checkout"], check=True, capture_output=True)
             (file,) = Path(folder).glob("*.whl")
@@ -169,7 +169,7 @@ def test_the_package_has_one_import_name_in_a_checkout_in_an_editable_install_an
 
 # %% ../../nbs/preparation/command.ipynb #8b146bc3
 @skip_without("checkout")
-def test_modules_of_the_package_import_each_other_relatively_and_every_package_is_listed_for_the_wheel():
+def test_modules_of_the_package_use_relative_imports_and_every_package_is_listed_for_the_wheel():
     root = find_root()
     for file in sorted((root / "data_prep").glob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

@@ -25,7 +25,7 @@ def test_a_rectangle_covers_exactly_its_own_area():
     assert alpha.sum() == (4.5 - 1.25) * 3
 
 # %% ../../nbs/preparation/drawing.ipynb #b7d5b2f9
-def test_a_disc_covers_nearly_pi_r_squared_and_shapes_that_overlap_or_are_mirrored_count_once():
+def test_a_disc_covers_nearly_pi_r_squared_and_overlapping_or_mirrored_shapes_count_once():
     disc = smooth(ellipse(0, 0, 20), 3) + 32
     _, _, alpha = coverage(disc, 64)
     assert abs(alpha.sum() / (np.pi * 20 ** 2) - 1) < 0.01
@@ -37,12 +37,12 @@ def test_a_disc_covers_nearly_pi_r_squared_and_shapes_that_overlap_or_are_mirror
     assert apart.sum() == pytest.approx(2 * coverage(disc / 2, 64)[2].sum(), abs=0.5)
 
 # %% ../../nbs/preparation/drawing.ipynb #efd14226
-def test_what_lies_outside_the_picture_covers_nothing():
+def test_shapes_outside_the_image_cover_nothing():
     assert coverage(np.array([(-9.0, -9.0), (-2.0, -9.0), (-2.0, -2.0)]), 8) is None
     assert coverage(np.array([(-8.0, -8.0), (16.0, -8.0), (16.0, 16.0), (-8.0, 16.0)]), 8)[2].min() == 1
 
 # %% ../../nbs/preparation/drawing.ipynb #87b84f3c
-def test_what_is_painted_later_hides_what_is_below_it_in_colours_and_in_parts():
+def test_shapes_painted_later_hide_those_below_them_in_colours_and_in_parts():
     canvas = Canvas(32)
     canvas.fill(ellipse(0.5, 0.5, 0.4), np.array((255.0, 0.0, 0.0)), part=1)
     canvas.fill(ellipse(0.5, 0.5, 0.2), np.array((0.0, 0.0, 255.0)), part=2)
@@ -50,12 +50,12 @@ def test_what_is_painted_later_hides_what_is_below_it_in_colours_and_in_parts():
     np.testing.assert_array_equal(canvas.pixels[16, 16], (0, 0, 255))
 
 # %% ../../nbs/preparation/drawing.ipynb #d9a3e4a6
-def test_a_line_has_the_width_that_was_asked_for():
+def test_a_line_has_the_requested_width():
     outline = stroke(np.array([(8.0, 16.0), (24.0, 16.0)]), 4.0)
     assert coverage(outline, 32)[2].sum() == 16 * 4
 
 # %% ../../nbs/preparation/drawing.ipynb #62de36a3
-def test_a_smooth_field_does_not_depend_on_the_size_of_the_picture():
+def test_a_smooth_field_does_not_depend_on_the_size_of_the_image():
     small, large = (noise(np.random.default_rng(3), n, 5) for n in (48, 96))
     assert 0 <= small.min() and small.max() <= 1
     np.testing.assert_allclose(large.reshape(48, 2, 48, 2).mean((1, 3)), small, atol=0.01)
@@ -69,16 +69,16 @@ def test_a_box_is_tight_and_half_open_and_an_empty_mask_has_none():
         box_around(np.zeros((8, 8), bool))
 
 # %% ../../nbs/preparation/drawing.ipynb #0579ccce
-def test_evidence_lies_in_the_mask_and_the_box_is_tight_and_enough_evidence_is_always_visible():
+def test_the_evidence_is_inside_the_mask_the_box_is_tight_and_enough_evidence_is_always_visible():
     for index in range(200):
         drawing = draw_pet(index)
         assert not (drawing.evidence & ~drawing.mask).any()
         assert drawing.box == box_around(drawing.mask)
-        assert drawing.evidence.sum() >= 100  # 1 % of the picture
+        assert drawing.evidence.sum() >= 100  # 1 % of the image
         assert (drawing.label, drawing.class_name) == (index % 2, PET_CLASSES[index % 2])
 
 # %% ../../nbs/preparation/drawing.ipynb #f37ecb40
-def test_a_drawing_holds_what_its_docstring_says():
+def test_a_drawing_has_the_documented_fields():
     drawing = draw_pet(4, size=64)
     assert drawing.image.shape == (64, 64, 3) and drawing.image.dtype == np.uint8
     assert drawing.mask.shape == drawing.evidence.shape == (64, 64) and drawing.mask.dtype == drawing.evidence.dtype == bool
@@ -87,7 +87,7 @@ def test_a_drawing_holds_what_its_docstring_says():
 
 # %% ../../nbs/preparation/drawing.ipynb #b3a1079b
 def painted_evidence(index, seed=0, size=96):
-    "Every pixel that an ear, a muzzle or a tail of either class touches, seen or hidden."
+    "Every pixel that an ear, muzzle or tail of either class touches, whether visible or hidden."
     pet, canvas = drawn_pets.plan_pet(np.random.default_rng([seed, index]), size), Canvas(size)
     canvas.pixels[:] = -1
     for species, muzzle in enumerate((drawn_pets._cat_muzzle, drawn_pets._dog_muzzle)):
@@ -97,7 +97,7 @@ def painted_evidence(index, seed=0, size=96):
     return (canvas.pixels != -1).any(-1)
 
 # %% ../../nbs/preparation/drawing.ipynb #f280c2f7
-def test_twins_differ_nowhere_but_where_ears_and_muzzle_and_tail_are_painted():
+def test_twins_differ_only_where_ears_muzzle_and_tail_are_painted():
     changed = escaped = 0
     for index in range(100):
         cat, dog = draw_pet(index, label=0), draw_pet(index, label=1)
@@ -111,7 +111,7 @@ def test_twins_differ_nowhere_but_where_ears_and_muzzle_and_tail_are_painted():
 
 # %% ../../nbs/preparation/drawing.ipynb #16bf20ed
 @pytest.mark.slow
-def test_linear_models_on_pixels_or_colours_or_background_stay_below_sixty_per_cent():
+def test_linear_models_on_pixels_colours_or_background_stay_below_sixty_per_cent():
     controls = linear_controls(some_pairs())
     for name in ("pixels", "colours", "background", "background_own_box"):
         assert controls[name] < 0.6, (name, controls[name])
@@ -154,12 +154,12 @@ def test_a_tag_follows_the_label_and_changes_nothing_else():
         assert tuple(tagged.image[y0, x0]) == ((250, 222, 60), (70, 200, 240))[index % 2]
 
 # %% ../../nbs/preparation/drawing.ipynb #9c2bc062
-def test_a_shortcut_of_one_half_tags_about_half_of_the_pictures():
+def test_a_shortcut_of_one_half_tags_about_half_of_the_images():
     share = np.mean([drawing.tag is not None for drawing in draw("embedded_pets", 200, size=32, shortcut=0.5)])
     assert 0.4 < share < 0.6
 
 # %% ../../nbs/preparation/drawing.ipynb #a3560063
-def test_both_animals_are_there_whole_and_apart():
+def test_both_animals_are_complete_and_do_not_overlap():
     for index in range(40):
         couple = draw_pet(index, both=True)
         cat, dog = couple.masks["cat"], couple.masks["dog"]
@@ -169,7 +169,7 @@ def test_both_animals_are_there_whole_and_apart():
         assert all(couple.boxes[name] == box_around(couple.masks[name]) for name in PET_CLASSES)
 
 # %% ../../nbs/preparation/drawing.ipynb #40eb779e
-def test_lesions_lie_on_the_retina_and_normal_eyes_have_none():
+def test_lesions_are_on_the_retina_and_normal_eyes_have_none():
     for index in range(120):
         eye = draw_fundus(index)
         assert eye.class_name == FUNDUS_CLASSES[index % 3] and not (eye.evidence & ~eye.mask).any()
@@ -178,7 +178,7 @@ def test_lesions_lie_on_the_retina_and_normal_eyes_have_none():
         assert eye.label == 0 or eye.evidence.sum() >= 12
 
 # %% ../../nbs/preparation/drawing.ipynb #a37e9b67
-def test_eyes_of_one_index_differ_at_their_lesions_only():
+def test_eyes_with_the_same_index_differ_only_at_their_lesions():
     for index in range(30):
         normal, exudate, haemorrhage = (draw_fundus(index, label=label) for label in range(3))
         lesions = binary_dilation(exudate.evidence | haemorrhage.evidence, iterations=3)
@@ -197,16 +197,16 @@ def test_another_process_draws_the_same_bytes():
     assert there == here.hexdigest()
 
 # %% ../../nbs/preparation/drawing.ipynb #0e3b31a6
-def test_a_picture_does_not_depend_on_those_before_it():
+def test_an_image_does_not_depend_on_those_before_it():
     for name, drawer in (("embedded_pets", draw_pet), ("embedded_fundus", draw_fundus)):
         np.testing.assert_array_equal(list(draw(name, 9))[7].image, drawer(7).image)
         np.testing.assert_array_equal(next(draw(name, 1, start=7)).image, drawer(7).image)
         assert (drawer(7, seed=1).image != drawer(7).image).any()
 
 # %% ../../nbs/preparation/drawing.ipynb #0663a278
-def test_labels_and_boxes_and_masks_are_the_pinned_ones():
+def test_labels_boxes_and_masks_match_their_reference_hashes():
     def truth_hash(name, n=40):
-        "sha256 of labels, boxes, masks and evidence of the first n drawings."
+        "The sha256 of labels, boxes, masks and evidence of the first n drawings."
         digest = hashlib.sha256()
         for drawing in draw(name, n):
             digest.update(np.array((drawing.label, *drawing.box), "<i4").tobytes())
@@ -228,17 +228,17 @@ def test_another_size_shows_the_same_scene():
             assert (again & small.mask).sum() / (again | small.mask).sum() > 0.95
 
 # %% ../../nbs/preparation/drawing.ipynb #3ad2ee4a
-def test_bad_arguments_are_refused_with_what_is_right():
+def test_invalid_arguments_are_refused_with_the_valid_ones():
     for arguments, message in (({"size": 8}, "32 to 512 pixels, got 8"), ({"shortcut": 1.5}, "between 0 and 1, got 1.5"),
                                ({"label": 2}, r"0 \(cat\), 1 \(dog\), got 2"), ({"seed": -1}, "got index 0 and seed -1"),
-                               ({"both": True, "shortcut": 0.5}, "both=True holds both classes")):
+                               ({"both": True, "shortcut": 0.5}, "both=True draws both classes")):
         with pytest.raises(ValueError, match=message):
             draw_pet(0, **arguments)
     with pytest.raises(ValueError, match="choose from embedded_pets, embedded_fundus"):
         draw("pets", 3)
 
 # %% ../../nbs/preparation/drawing.ipynb #f21db898
-def test_a_contact_sheet_puts_pictures_into_rows():
+def test_a_contact_sheet_arranges_images_in_rows():
     pictures = [np.full((4, 6, 3), value, np.uint8) for value in (10, 20, 30)]
     sheet = contact_sheet(pictures, columns=2, gap=1)
     assert sheet.shape == (9, 13, 3)

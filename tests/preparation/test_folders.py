@@ -17,7 +17,7 @@ from data_prep import DataError, prepare, read_info, read_manifest
 from data_prep.testing import TWO, grain, photos, refused, snapshot, stored, zipped
 
 # %% ../../nbs/preparation/folders.ipynb #3951d187
-def test_groups_come_from_the_name_or_the_folder_or_a_table():
+def test_groups_come_from_the_file_name_the_folder_or_a_table():
     from data_prep.tree import group_names
 
     table = pd.DataFrame({"path": ["cat/p1_a.jpg", "cat/p1_b.jpg", "dog/x.jpg"]})
@@ -32,7 +32,7 @@ def test_groups_come_from_the_name_or_the_folder_or_a_table():
             group_names(table, rule)
 
 # %% ../../nbs/preparation/folders.ipynb #ac283b44
-def test_split_folders_are_known_under_their_usual_names_and_classes_are_not_taken_for_them():
+def test_split_folders_are_recognised_by_their_usual_names_and_classes_are_not_mistaken_for_them():
     from data_prep.folders import split_of
 
     usual = {"train": "train Train TRAIN training train_images train-data train_set trainset trainImages train1 train2017 images_train seg_train stage1_train",
@@ -42,7 +42,7 @@ def test_split_folders_are_known_under_their_usual_names_and_classes_are_not_tak
         assert split_of(name) == "", name
 
 # %% ../../nbs/preparation/folders.ipynb #41fe1f15
-def test_links_pipes_and_unspeakable_names_are_left_out_with_their_reason():
+def test_links_pipes_and_names_that_cannot_be_stored_are_left_out_with_a_reason():
     with tempfile.TemporaryDirectory() as folder:
         source = photos(f"{folder}/source")
         (source / "cat" / "nowhere.png").symlink_to("gone.png")
@@ -55,7 +55,7 @@ def test_links_pipes_and_unspeakable_names_are_left_out_with_their_reason():
         out = prepare("class_folders", f"{folder}/out", source, split=(0.5, 0.25, 0.25))
         reasons = pd.read_csv(out / "skipped.csv", index_col="path").reason.to_dict()
         assert snapshot(source) == before and len(read_manifest(out)) == 12
-    assert reasons == {"cat/nowhere.png": "a link that leads nowhere", "dog/.cache/": "hidden folder", "dog/pipe.png": "not a regular file",
+    assert reasons == {"cat/nowhere.png": "a broken link", "dog/.cache/": "hidden folder", "dog/pipe.png": "not a regular file",
                        "dog/caf\\udce9.png": "the name is not valid UTF-8", "readme.txt": "not inside a class folder"}
 
 # %% ../../nbs/preparation/folders.ipynb #d82b5046
@@ -64,7 +64,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_rights(**modes):
-    "As a user for whom folders and files with such modes are closed, root too; given as name=(path, mode)."
+    "Act as a user without access to paths with these modes, even for root; given as name=(path, mode)."
     root = os.name == "posix" and os.geteuid() == 0
     for path, mode in modes.values():
         os.chmod(path, mode)
@@ -80,13 +80,13 @@ def without_rights(**modes):
 
 
 def closed_photos(folder):
-    "Photos that somebody else may read, and a place where that one may write; everything that is imported late is there."
+    "Photos that another user may read, and a path where that user may write; triggers all late imports first."
     os.chmod(folder, 0o777)
     prepare("class_folders", f"{folder}/warm", photos(f"{folder}/source", each=8))
     return Path(folder) / "source", Path(folder) / "out"
 
 # %% ../../nbs/preparation/folders.ipynb #06b022ef
-def test_a_folder_that_cannot_be_opened_is_listed_and_noted_and_seen_again_when_it_can_be():
+def test_a_folder_that_cannot_be_opened_is_listed_and_noted_and_is_read_once_it_can_be():
     with tempfile.TemporaryDirectory() as folder:
         source, out = closed_photos(folder)
         photos(source, ("deep",), 400, "cat/{c}/{i}.png")
@@ -95,24 +95,24 @@ def test_a_folder_that_cannot_be_opened_is_listed_and_noted_and_seen_again_when_
             reasons = pd.read_csv(out / "skipped.csv", index_col="path").reason.to_dict()
             assert {p: r.partition(";")[0] for p, r in reasons.items()} == {
                 "cat/deep/": "unreadable folder: Permission denied", "dog/3.png": "unreadable: Permission denied"}
-            assert len(read_manifest(out)) == 15 and "could not be read, so that their images are missing: cat/deep/" in read_info(out)["notes"][0]
+            assert len(read_manifest(out)) == 15 and "could not be read, so their images are missing: cat/deep/" in read_info(out)["notes"][0]
         with pytest.raises(DataError, match="have changed since"):
             prepare("class_folders", out, source)
         info = read_info(prepare("class_folders", out, source, force=True))
         assert (info["images"], info["skipped"], info["notes"]) == (416, 0, [])
 
 # %% ../../nbs/preparation/folders.ipynb #a4eaaa19
-def test_a_class_or_a_split_or_a_source_that_cannot_be_opened_is_refused_by_its_name():
+def test_a_class_split_or_source_that_cannot_be_opened_is_refused_by_name():
     with tempfile.TemporaryDirectory() as folder:
         source, out = closed_photos(folder)
         split = photos(f"{folder}/split", each=8, name="train/{c}/{i}.png")
         photos(split, each=5, name="test/{c}/{i}.png")
         zipped(f"{folder}/a.zip", TWO)
         for place, closed, mode, message in (
-            (source, source / "cat", 0, "class 'cat' holds no readable image .1 files left out: cat/: unreadable folder: Permission denied"),
-            (source, source / "cat", 0o444, "class 'cat' holds no readable image .8 files left out: cat/0.png: unreadable: Permission"),
-            (source, source, 0, "cannot read the folder .*source: Permission denied; give yourself the right"), (source, source, 0o111, "cannot read the folder"),
-            (source, source, 0o444, "holds no picture: 2 files left out: cat/: unreadable folder"), (split, split / "train", 0, "cannot read .*train, a split folder"),
+            (source, source / "cat", 0, "class 'cat' contains no readable image .1 files left out: cat/: unreadable folder: Permission denied"),
+            (source, source / "cat", 0o444, "class 'cat' contains no readable image .8 files left out: cat/0.png: unreadable: Permission"),
+            (source, source, 0, "cannot read the folder .*source: Permission denied; give yourself read permission"), (source, source, 0o111, "cannot read the folder"),
+            (source, source, 0o444, "contains no image: 2 files left out: cat/: unreadable folder"), (split, split / "train", 0, "cannot read .*train, a split folder"),
             (split, split / "train" / "cat", 0, "(no training image|only test holds).*"), (Path(folder, "a.zip"), Path(folder, "a.zip"), 0, "no access to .*a.zip"),
         ):
             with without_rights(a=(closed, mode)), pytest.raises(DataError, match=message):
@@ -120,14 +120,14 @@ def test_a_class_or_a_split_or_a_source_that_cannot_be_opened_is_refused_by_its_
             assert not out.exists()
 
 # %% ../../nbs/preparation/folders.ipynb #9fc64db1
-def test_errors_of_the_disk_while_a_folder_or_a_file_is_read_are_listed():
+def test_disk_errors_while_a_folder_or_a_file_is_read_are_listed():
     import pathlib
 
     real_scan, real_bytes = os.scandir, pathlib.Path.read_bytes
 
 
     def failing(real, name, code):
-        "Fails where a path ends in this name."
+        "A version of `real` that fails for paths that end in this name."
         def call(path=".", *args, **more):
             if str(path).endswith(name):
                 raise OSError(code, os.strerror(code), str(path))
@@ -146,14 +146,14 @@ def test_errors_of_the_disk_while_a_folder_or_a_file_is_read_are_listed():
         assert reasons["cat/deep/"].startswith("unreadable folder: Input/output error")
         with patch.object(pathlib.Path, "read_bytes", lambda self: failing(real_bytes, "dog/4.png", errno.ENOENT)(self)):
             out = prepare("class_folders", f"{folder}/gone", source, split=(0.6, 0.2, 0.2))
-        assert "gone: it was there" in pd.read_csv(out / "skipped.csv", index_col="path").reason["dog/4.png"]
+        assert "gone: it existed" in pd.read_csv(out / "skipped.csv", index_col="path").reason["dog/4.png"]
 
 # %% ../../nbs/preparation/folders.ipynb #c098c547
-def test_a_linked_folder_is_listed_once_at_its_own_place_and_the_link_is_named():
+def test_a_linked_folder_is_listed_once_under_its_own_path_and_the_link_is_named():
     with tempfile.TemporaryDirectory() as folder:
         source = photos(f"{folder}/source", each=8)
         (source / "best").symlink_to("cat")
-        refused("class 'best' holds no readable image .1 files left out: best/: the same folder as cat/", source=source)
+        refused("class 'best' contains no readable image .1 files left out: best/: the same folder as cat/", source=source)
         (source / "best").rename(source / "cat" / "best")
         (source / "cat" / "best").unlink()
         (source / "cat" / "others").symlink_to(source / "dog")
@@ -177,7 +177,7 @@ NAMES = st.sampled_from(["0.png", "1.png", "x.jpg", ".DS_Store", "cat", "readme.
 
 
 def plant(source, folder, name, content, number):
-    "Put one thing into a tree, where nothing is in the way."
+    "Add one item to a tree, unless something is in the way."
     place = source.joinpath(*folder, name)
     if any(p.exists() and (not p.is_dir() or p.is_symlink()) for p in place.parents) or os.path.lexists(place):
         return
@@ -188,7 +188,7 @@ def plant(source, folder, name, content, number):
         place.symlink_to({"nowhere": "gone", "loop": name, "to file": source / "a.png", "to folder": source.parent / "elsewhere"}[content])
     else:
         image = stored(grain(number, (6, 6)), "PNG")
-        place.write_bytes({"image": image, "text": b"no picture", "empty": b"", "half": image[:40]}[content])
+        place.write_bytes({"image": image, "text": b"not an image", "empty": b"", "half": image[:40]}[content])
 
 # %% ../../nbs/preparation/folders.ipynb #51f6fba6
 @pytest.mark.slow
@@ -215,7 +215,7 @@ def test_every_file_of_a_random_tree_is_in_the_manifest_or_in_skipped():
             skipped = pd.read_csv(out / "skipped.csv", keep_default_na=False)
             told = [*read_manifest(out).path, *skipped.path]
             assert len(set(told)) == len(told) and (skipped.reason != "").all()
-            closed = tuple(p for p in skipped.path if p.endswith("/"))  # hidden folders, and folders listed elsewhere
+            closed = tuple(p for p in skipped.path if p.endswith("/"))  # hidden folders, and folders listed under another path
             for place, folders, files in os.walk(source):
                 for name in files + [f for f in folders if os.path.islink(os.path.join(place, f))]:
                     path = Path(place, name).relative_to(source).as_posix()
@@ -226,7 +226,7 @@ def test_every_file_of_a_random_tree_is_in_the_manifest_or_in_skipped():
     assert set(kept) == set(SHAPES) and len(kept) > 20
 
 # %% ../../nbs/preparation/folders.ipynb #58ddb573
-def test_class_folders_with_a_split_of_their_own_keep_it():
+def test_the_official_split_of_class_folders_is_used():
     with tempfile.TemporaryDirectory() as folder:
         for split, each in (("train", 20), ("valid", 4), ("test", 5)):
             photos(f"{folder}/three", ("NA", "null"), each, split + "/{c}/" + split[1] + "{i}.png")
@@ -239,11 +239,11 @@ def test_class_folders_with_a_split_of_their_own_keep_it():
         assert {s: sum(c.values()) for s, c in pooled["counts"].items()} == {"train": 38, "val": 10, "test": 10}
         shutil.rmtree(f"{folder}/three/test")
         shutil.rmtree(f"{folder}/three/valid")
-        refused("has no split of its own", source=f"{folder}/three", split="official")
+        refused("has no official split", source=f"{folder}/three", split="official")
 
 # %% ../../nbs/preparation/folders.ipynb #7ab12927
 def grown(folder, counts):
-    "A tree with so many different small images in each of its folders; a count of 0 is an empty folder, a text a file."
+    "A tree with the given number of different small images in each folder; 0 makes an empty folder, a string a text file."
     number = 0
     for place, count in counts.items():
         path = Path(folder) / place
@@ -259,12 +259,12 @@ def grown(folder, counts):
 
 
 def in_each(place, count, classes=("cat", "dog")):
-    "{place/class: count}"
+    "{place/class: count} for each class."
     return {f"{place}/{c}": count for c in classes}
 
 # %% ../../nbs/preparation/folders.ipynb #ebdde17a
 def read_as(counts, name="class_folders", **arguments):
-    "Classes, images of each split, files left out by reason, and notes of a tree."
+    "The classes, images per split, left-out files by reason, and notes of a tree."
     with tempfile.TemporaryDirectory() as folder:
         out = prepare(name, f"{folder}/out", grown(f"{folder}/S", counts), **arguments)
         info, left = read_info(out), pd.read_csv(out / "skipped.csv", keep_default_na=False)
@@ -272,19 +272,19 @@ def read_as(counts, name="class_folders", **arguments):
         return info["class_names"], [sum(n.values()) for n in info["counts"].values()], left.reason.value_counts().to_dict(), "; ".join(info["notes"])
 
 # %% ../../nbs/preparation/folders.ipynb #5dcc521e
-def test_test_images_without_labels_are_listed_and_are_no_class():
+def test_test_images_without_labels_are_listed_and_do_not_form_a_class():
     no_label = "unlabelled: a split folder without class folders"
     train = in_each("train", 12)
     for tree, reason, note in (
         (train | {"test": 5}, no_label, "test/: 5 images left out"), (train | {"test1": 5}, no_label, "only train/ has class folders"),
-        (train | {"test/unknown": 5}, "unlabelled: its name stands for no class", "test/unknown/: 5 images left out"),
+        (train | {"test/unknown": 5}, "unlabelled: its name does not stand for a class", "test/unknown/: 5 images left out"),
         (train | {"test/test": 5}, no_label, "test/: 5"), (train | {"unlabeled": 5}, "unlabelled, by its name", "unlabeled/: 5"),
-        (train | {"train/unsup": 5}, "unlabelled: its name stands for no class", "train/unsup/: 5"),
+        (train | {"train/unsup": 5}, "unlabelled: its name does not stand for a class", "train/unsup/: 5"),
         (in_each("train_images", 12) | {"test_images": 5}, no_label, "test_images/: 5"), (in_each("S/Train", 12) | {"S/Test": 5}, no_label, "S/Test/: 5"),
-        (in_each("seg_train/seg_train", 12) | {"seg_pred/seg_pred": 5}, "it lies beside the split folders, in none of them", "seg_pred/: 5"),
+        (in_each("seg_train/seg_train", 12) | {"seg_pred/seg_pred": 5}, "it is beside the split folders, not in one of them", "seg_pred/: 5"),
         (in_each(".", 12) | {"test1": 5}, no_label, "test1/: 5"), (train | in_each("val", 0) | {"val": 5}, no_label, "val/: 5"),
         (train | {"unlabeled_images": 5}, "unlabelled, by its name", "unlabeled_images/: 5"),
-        (in_each("train_set", 12) | {"augmented/cat": 5}, "it lies beside the split folders, in none of them", "augmented/: 5"),
+        (in_each("train_set", 12) | {"augmented/cat": 5}, "it is beside the split folders, not in one of them", "augmented/: 5"),
     ):
         classes, counts, left, notes = read_as(tree, split=(20, 2, 2))
         assert (classes, counts, left) == (["cat", "dog"], [20, 2, 2], {reason: 5}) and note in notes, tree
@@ -294,7 +294,7 @@ def test_test_images_without_labels_are_listed_and_are_no_class():
     assert (classes, counts, left) == (["tench", "English springer"], [20, 2, 2], {no_label: 4}) and "read from the folder ILSVRC/Data/CLS-LOC/" in notes
 
 # %% ../../nbs/preparation/folders.ipynb #918f19e9
-def test_splits_are_found_under_any_usual_name_above_or_below_the_classes_and_in_outer_folders():
+def test_splits_are_found_under_any_usual_name_above_or_below_the_classes_and_in_wrapper_folders():
     for names in (("train", "val", "test"), ("Training", "validation", "TESTING"), ("train_images", "val-images", "testset"), ("train1", "dev", "holdout"),
                   ("S/train", "S/valid", "S/test"), ("a/b/images_train", "a/b/images_val", "a/b/images_test"), ("images/train2017", "images/val2017", "images/test2017"),
                   ("train/images", "val/images", "test/images"), ("seg_train/seg_train", "seg_val/seg_val", "seg_test/seg_test")):
@@ -304,19 +304,19 @@ def test_splits_are_found_under_any_usual_name_above_or_below_the_classes_and_in
         assert names == ("train", "val", "test") and notes == "" or "read as splits: " in notes and f"{names[0]}/ is train" in notes, (names, notes)
     below = {f"{c}/{s}": n for c in ("cat", "dog") for s, n in (("train", 12), ("valid", 4), ("test", 5))}
     classes, counts, left, notes = read_as(below)
-    assert (classes, counts, left) == (["cat", "dog"], [24, 8, 10], {}) and "the splits lie in the class folders" in notes
+    assert (classes, counts, left) == (["cat", "dog"], [24, 8, 10], {}) and "the splits are inside the class folders" in notes
     assert read_as(in_each("train", 12) | in_each("test", 5) | {"val": 0})[:2] == (["cat", "dog"], [22, 2, 10])
     assert read_as(in_each("images", 12) | in_each("masks", 12), split=(20, 2, 2))[:3] == (["cat", "dog"], [20, 2, 2], {"not inside a class folder": 24})
 
 # %% ../../nbs/preparation/folders.ipynb #ca435da1
-def test_a_class_that_is_called_like_a_split_stays_a_class():
+def test_a_class_with_the_name_of_a_split_stays_a_class():
     for name in ("train", "Test", "val", "dev"):
         classes, counts, left, notes = read_as({name: 9, "bus": 9, "car": 9}, split=(21, 3, 3))
         assert (sorted(classes), counts, left) == (sorted([name, "bus", "car"]), [21, 3, 3], {})
-        assert f"{name}/ is read as a class, since it lies beside bus/, car/" in notes
+        assert f"{name}/ is read as a class, since it is beside bus/, car/" in notes
     nested = {"train/steam": 5, "train/electric": 4, "bus/city": 9, "car/small": 5, "car/large": 4}
     assert read_as(nested, split=(21, 3, 3))[:3] == (["bus", "car", "train"], [21, 3, 3], {})
-    for kids in (("0", "1"), ("photo", "sketch"), ("a", "b")):  # a class folder alone in a split is no wrapper
+    for kids in (("0", "1"), ("photo", "sketch"), ("a", "b")):  # a single class folder in a split is not a wrapper
         assert read_as(in_each("train", 9, kids) | {f"test/{kids[0]}": 4}, split=["official", 0])[:2] == (list(kids), [18, 0, 4])
     vehicles = ("bus", "train", "car")
     assert read_as(in_each("train", 9, vehicles) | in_each("test", 4, vehicles), split="official")[0] == ["bus", "car", "train"]
@@ -324,7 +324,7 @@ def test_a_class_that_is_called_like_a_split_stays_a_class():
     assert read_as(in_each("train", 9, ("yes", "unknown")) | in_each("test", 4, ("yes", "unknown")))[0] == ["unknown", "yes"]
 
 # %% ../../nbs/preparation/folders.ipynb #5560a86d
-def test_a_class_that_training_would_never_see_is_refused_and_all_images_can_be_pooled_instead():
+def test_a_class_without_training_images_is_refused_and_all_images_can_be_pooled_instead():
     splits = in_each("train", 12) | in_each("test", 5)
     for tree, message in (
         (in_each("train", 12, ("cats", "dogs")) | in_each("val", 5, ("Cat", "Dog")), r"spell their classes differently .train/cats and val/Cat; train/dogs and val/Dog"),
@@ -340,19 +340,19 @@ def test_a_class_that_training_would_never_see_is_refused_and_all_images_can_be_
     assert read_as(splits | {"test/bird": 5}, split=(25, 7, 7))[:2] == (["bird", "cat", "dog"], [25, 7, 7])
 
 # %% ../../nbs/preparation/folders.ipynb #d69501f1
-def test_a_tree_that_can_be_read_in_two_ways_is_refused_with_both_readings():
+def test_a_tree_that_can_be_read_in_two_ways_is_refused_with_both_interpretations():
     splits = in_each("train", 12) | in_each("test", 5)
     for tree, message in (
-        (splits | {"cat": 9}, "cat/ with images beside the split folders test/, train/ can be read in two ways.*Splits: move cat/.*Classes: rename"),
+        (splits | {"cat": 9}, "cat/ with images beside the split folders test/, train/ can be read in two ways.*images of a class: move cat/.*classes: rename"),
         (in_each(".", 9) | {"train": 9, "test": 9}, "test/, train/ beside cat/, dog/ can be read in two ways: as splits, whose images have no labels, or as classes"),
         ({"train/steam": 9, "train/electric": 9, "bus": 9, "car": 9}, "train/ can be read in two ways: as a split with the classes electric/, steam/.*or as a class beside"),
-        ({"cat/train": 9, "cat/test": 4, "dog": 13}, "some classes hold train/, test/, ..., but dog/ holds images outside"),
+        ({"cat/train": 9, "cat/test": 4, "dog": 13}, "some classes contain train/, test/, ..., but dog/ contains images outside"),
         ({"train_images": 9, "test_images": 5, "train.csv": "id,label"}, "no image in test_images/, train_images/ has a label, because there are no class folders; expected train_images/cat/"),
         ({"train/images": 9, "train/labels/0.txt": "0", "valid/images": 5}, "no image in train/, valid/ has a label"),
         ({"trainA": 9, "trainB": 9, "testA": 5, "testB": 5}, "no image in testA/, testB/, trainA/, trainB/ has a label"),
         (in_each("train", 9, ("left", "right")) | in_each("bus", 9, ("left", "right")), "train/ can be read in two ways"),
-        ({"train_cat": 9, "train_dog": 9, "test_cat": 5, "test_dog": 5}, "test_cat/ and train_cat/ join a split and a class"),
-        ({"cat-train": 9, "dog-train": 9, "cat-val": 5, "dog-val": 5}, "cat-train/ and cat-val/ join a split and a class"),
+        ({"train_cat": 9, "train_dog": 9, "test_cat": 5, "test_dog": 5}, "test_cat/ and train_cat/ combine a split and a class"),
+        ({"cat-train": 9, "dog-train": 9, "cat-val": 5, "dog-val": 5}, "cat-train/ and cat-val/ combine a split and a class"),
     ):
         with tempfile.TemporaryDirectory() as folder:
             refused(f"(?s){message}", source=grown(f"{folder}/S", tree))

@@ -13,7 +13,7 @@ from data_prep import read_image
 from data_prep.images import check_image
 
 # %% ../../nbs/preparation/image_files.ipynb #0a782052
-def test_sixteen_bits_are_scaled_and_not_cut_off():
+def test_sixteen_bit_values_are_scaled_and_not_clipped():
     grey = np.linspace(0, 65535, 64 * 48).astype(np.uint16).reshape(48, 64)
     with tempfile.TemporaryDirectory() as folder:
         for name in ("grey.png", "grey.tiff"):
@@ -23,7 +23,7 @@ def test_sixteen_bits_are_scaled_and_not_cut_off():
             assert np.abs(seen[..., 0] - grey / 257).max() <= 0.5
 
 # %% ../../nbs/preparation/image_files.ipynb #b423d77d
-def test_a_photo_that_lies_on_its_side_is_turned_upright():
+def test_a_photo_stored_on_its_side_is_turned_upright():
     picture = Image.fromarray(np.uint8([[[255, 0, 0], [0, 255, 0]]]).repeat(16, 0).repeat(16, 1))  # red left, green right
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -33,7 +33,7 @@ def test_a_photo_that_lies_on_its_side_is_turned_upright():
     assert seen.size == (16, 32) and seen.getpixel((8, 4)) == (255, 0, 0) and seen.getpixel((8, 28)) == (0, 255, 0)
 
 # %% ../../nbs/preparation/image_files.ipynb #d4428dea
-def test_what_is_transparent_is_laid_on_white():
+def test_transparent_pixels_are_composited_onto_white():
     clear = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
     half = Image.new("LA", (8, 8), (0, 128))
     with tempfile.TemporaryDirectory() as folder:
@@ -43,7 +43,7 @@ def test_what_is_transparent_is_laid_on_white():
         assert read_image(Path(folder) / "half.png").getpixel((0, 0)) == (127, 127, 127)
 
 # %% ../../nbs/preparation/image_files.ipynb #0e2c935f
-def test_an_image_that_is_converted_in_strips_has_the_pixels_of_one_that_is_converted_at_once():
+def test_an_image_converted_in_strips_has_the_same_pixels_as_one_converted_at_once():
     from data_prep import images
 
     random = np.random.default_rng(0)
@@ -67,14 +67,14 @@ import zlib
 
 
 def png_header(width, height):
-    "A PNG file that claims a size and holds no pixels; decoding it would take that much memory."
+    "A PNG file that claims a size but contains no pixels; decoding it would allocate memory for that size."
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(b""))
 
 
 def odd_files(place):
-    "Files that are no usable images: name -> what the reason says."
+    "Make files that are not usable images; return name -> reason."
     (place / "folder.jpg").mkdir()
     (place / "nowhere.png").symlink_to("gone.png")
     os.mkfifo(place / "pipe.png")
@@ -85,12 +85,12 @@ def odd_files(place):
         (place / name).write_bytes(data)
     with open(place / "sparse.png", "wb") as file:
         file.truncate(2**40)
-    return {"folder.jpg": "a folder", "nowhere.png": "a link that leads nowhere", "pipe.png": "not a regular file", "wide.png": "too large",
+    return {"folder.jpg": "a folder", "nowhere.png": "a broken link", "pipe.png": "not a regular file", "wide.png": "too large",
             "square.png": "too large: 13,000 x 13,000 pixels", "half.jpg": "damaged: ", "Icon\r": "empty file", "empty.png": "empty file",
-            "page.jpg": "not a picture", "sparse.png": "too large: 1,099,511,627,776 bytes", "gone.gif": "there is no such file"}
+            "page.jpg": "not an image", "sparse.png": "too large: 1,099,511,627,776 bytes", "gone.gif": "there is no such file"}
 
 # %% ../../nbs/preparation/image_files.ipynb #c062c4ed
-def test_every_kind_of_file_that_is_no_usable_image_has_a_reason_and_is_not_decoded_when_it_is_too_large():
+def test_every_kind_of_unusable_file_has_a_reason_and_files_that_are_too_large_are_not_decoded():
     import tracemalloc
 
     import pytest

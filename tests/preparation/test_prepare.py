@@ -33,7 +33,7 @@ HUGE = PNG[:16] + (60000).to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
 HUGE += zlib.crc32(HUGE[12:29]).to_bytes(4, "big") + PNG[33:]
 
 # %% ../../nbs/preparation/prepare.ipynb #e2911a4b
-KEPT = {  # odd, but pictures
+KEPT = {  # odd, but images
     "cmyk.jpg": stored(grain(3, mode="CMYK"), "JPEG"), "grey.jpg": stored(grain(4, mode="L"), "JPEG"),
     "palette.png": stored(grain(5).quantize(16), "PNG"), "bilevel.png": stored(grain(6, mode="1"), "PNG"),
     "sixteen.png": stored(Image.fromarray(np.arange(300, dtype=np.uint16).reshape(15, 20) * 200), "PNG"),
@@ -51,16 +51,16 @@ KEPT = {  # odd, but pictures
 
 # %% ../../nbs/preparation/prepare.ipynb #ca6e2e58
 LEFT_OUT = {  # content and the reason given
-    "empty.jpg": (b"", "empty file"), "text.jpg": (b"no picture", "not a picture"), "page.png": (b"<html>404</html>", "not a picture"),
-    "half.jpg": (JPEG[:len(JPEG) // 2], "damaged"), "half.png": (PNG[:len(PNG) // 2], "damaged"), "head.jpg": (JPEG[:20], "picture|damaged"),
-    "crc.png": (PNG[:60] + b"\x00\x01\x02" + PNG[63:], "damaged|not a picture"), "huge.png": (HUGE, "too large"), "Thumbs.db": (b"\xd0\xcf\x11\xe0", "not a picture"),
-    "drawing.svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"), "paper.pdf": (b"%PDF-1.4", "not a picture"),
-    "photos.zip": (b"PK\x05\x06" + b"\0" * 18, "not a picture"), ".DS_Store": (b"\0\0\0\1Bud1", "hidden file"), "._0.png": (b"\0\5", "hidden file"),
-    "zeros.jpg": (bytes(4000), "not a picture"), "header.bmp": (b"BM" + bytes(20), "picture|damaged"),
+    "empty.jpg": (b"", "empty file"), "text.jpg": (b"some text", "not an image"), "page.png": (b"<html>404</html>", "not an image"),
+    "half.jpg": (JPEG[:len(JPEG) // 2], "damaged"), "half.png": (PNG[:len(PNG) // 2], "damaged"), "head.jpg": (JPEG[:20], "image|damaged"),
+    "crc.png": (PNG[:60] + b"\x00\x01\x02" + PNG[63:], "damaged|not an image"), "huge.png": (HUGE, "too large"), "Thumbs.db": (b"\xd0\xcf\x11\xe0", "not an image"),
+    "drawing.svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"), "paper.pdf": (b"%PDF-1.4", "not an image"),
+    "photos.zip": (b"PK\x05\x06" + b"\0" * 18, "not an image"), ".DS_Store": (b"\0\0\0\1Bud1", "hidden file"), "._0.png": (b"\0\5", "hidden file"),
+    "zeros.jpg": (bytes(4000), "not an image"), "header.bmp": (b"BM" + bytes(20), "image|damaged"),
 }
 
 # %% ../../nbs/preparation/prepare.ipynb #12e3b728
-def test_odd_pictures_are_kept_and_the_source_is_not_touched():
+def test_odd_images_are_used_and_the_source_is_not_touched():
     for name, data in KEPT.items():
         with tempfile.TemporaryDirectory() as folder:
             source = photos(f"{folder}/source")
@@ -74,7 +74,7 @@ def test_odd_pictures_are_kept_and_the_source_is_not_touched():
             assert snapshot(source) == before
 
 # %% ../../nbs/preparation/prepare.ipynb #652e1dd8
-def test_what_is_no_picture_is_left_out_with_its_reason_and_the_source_is_not_touched():
+def test_files_that_are_not_images_are_left_out_with_a_reason_and_the_source_is_not_touched():
     for name, (data, reason) in LEFT_OUT.items():
         with tempfile.TemporaryDirectory() as folder:
             source = photos(f"{folder}/source")
@@ -87,7 +87,7 @@ def test_what_is_no_picture_is_left_out_with_its_reason_and_the_source_is_not_to
             assert snapshot(source) == before
 
 # %% ../../nbs/preparation/prepare.ipynb #40dd5c3c
-def test_twins_share_a_split_and_the_same_picture_in_two_classes_is_left_out():
+def test_duplicates_share_a_split_and_the_same_image_in_two_classes_is_left_out():
     with tempfile.TemporaryDirectory() as folder:
         source = photos(f"{folder}/source", each=20)
         for i in range(8):
@@ -103,20 +103,20 @@ def test_twins_share_a_split_and_the_same_picture_in_two_classes_is_left_out():
         assert pixels.set_index("path").group["cat/same pixels.bmp"] == pixels.set_index("path").group["cat/copy of 0.png"]
 
 # %% ../../nbs/preparation/prepare.ipynb #bba4dac4
-def test_folders_that_nothing_can_be_learned_from_are_refused():
+def test_folders_from_which_nothing_can_be_learned_are_refused():
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (photos(root / "empty_class") / "horse").mkdir()
-        refused("class 'horse' holds no readable image .its folder is empty", source=root / "empty_class")
+        refused("class 'horse' contains no readable image .its folder is empty", source=root / "empty_class")
         (photos(root / "bad_class") / "horse").mkdir()
         (root / "bad_class" / "horse" / "a.jpg").write_bytes(JPEG[:99])
-        refused("class 'horse' holds no readable image .1 files left out: horse/a.jpg: damaged", source=root / "bad_class")
+        refused("class 'horse' contains no readable image .1 files left out: horse/a.jpg: damaged", source=root / "bad_class")
         (photos(root / "odd_class") / "ho\trse").mkdir()
         (root / "odd_class" / "ho\trse" / "a.jpg").write_bytes(JPEG[:99])
-        refused("holds no readable image .1 files left out: ", source=root / "odd_class")
-        refused("one class only .cat.", source=photos(root / "one_class", ["cat"]))
+        refused("contains no readable image .1 files left out: ", source=root / "odd_class")
+        refused("only one class .cat.", source=photos(root / "one_class", ["cat"]))
         (root / "nothing").mkdir()
-        refused("holds no picture: it is empty", source=root / "nothing")
+        refused("contains no image: it is empty", source=root / "nothing")
         refused("the source .*gone does not exist", source=root / "gone")
         refused("the split 'val' would be empty", source=photos(root / "few", each=2))
         refused("the split 'val' would be empty: 18 images in 2 groups", source=photos(root / "one_group", each=9), groups="folder", split=(0.4, 0.3, 0.3))
@@ -126,7 +126,7 @@ def test_folders_that_nothing_can_be_learned_from_are_refused():
         refused("expected retinamnist_224.npz .*found cat, dog", "retina_mnist", root / "few")
 
 # %% ../../nbs/preparation/prepare.ipynb #6e22dd78
-def test_places_that_would_endanger_the_source_or_somebody_s_files_are_refused():
+def test_outputs_that_would_endanger_the_source_or_other_files_are_refused():
     with tempfile.TemporaryDirectory() as folder:
         root, source = Path(folder), photos(f"{folder}/a/source")
         (root / "file").write_text("mine", encoding="utf-8")
@@ -137,7 +137,7 @@ def test_places_that_would_endanger_the_source_or_somebody_s_files_are_refused()
         (root / "damaged").mkdir()
         (root / "damaged" / "dataset.json").write_text('{"name": ', encoding="utf-8")
         before = snapshot(root)
-        for out, message in (("a/source", "inside the source"), ("a/source/cat/out", "inside the source"), ("a", "lies inside --out"),
+        for out, message in (("a/source", "inside the source"), ("a/source/cat/out", "inside the source"), ("a", "is inside --out"),
                              ("file", "is a file"), ("notes", "did not write .thesis.txt"), ("other", "did not write"),
                              ("damaged", "is damaged"), ("file/out", "not a directory|Not a directory|File exists")):
             with pytest.raises(DataError, match=message):
@@ -145,7 +145,7 @@ def test_places_that_would_endanger_the_source_or_somebody_s_files_are_refused()
         assert snapshot(root) == before
 
 # %% ../../nbs/preparation/prepare.ipynb #674d5e5a
-def test_a_folder_behind_a_link_or_a_dot_dot_is_meant_itself_and_mount_points_and_the_current_folder_and_system_folders_are_refused_at_once():
+def test_links_and_dot_dot_in_the_output_are_resolved_and_mount_points_the_current_folder_and_system_folders_are_refused_at_once():
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch_:
         root, source = Path(folder).resolve(), photos(f"{folder}/source", each=10)
         (root / "real").mkdir()
@@ -158,7 +158,7 @@ def test_a_folder_behind_a_link_or_a_dot_dot_is_meant_itself_and_mount_points_an
             assert prepare("class_folders", out, source) == root / place and (root / place / "manifest.csv").is_file()
         assert (root / "link").is_symlink() and prepare("class_folders", root / "link", source, seed=3, force=True) == root / "real"
         before, begin = snapshot(root), time.monotonic()
-        for out, message in ((".", "the folder that you are in"), ("..", "or one above it"), ("/", "one above it"), ("../..", "above it"), ("", "the folder that you are in"),
+        for out, message in ((".", "the current folder"), ("..", "or one above it"), ("/", "one above it"), ("../..", "above it"), ("", "the current folder"),
                              ("/proc/x" if sys.platform == "linux" else "/dev/null/x", "cannot write .*choose another --out"), ("/proc" if sys.platform == "linux" else "/", "mount point|above"),
                              (root / "circle", "cannot write|symbolic links"), ("/dev/null", "is a file"), ("n" * 250, "too long.*choose another --out"),
                              ("/dev/null/x", "cannot write"), ("a\0b", "expected a path"), (7, "expected a path")):
@@ -168,7 +168,7 @@ def test_a_folder_behind_a_link_or_a_dot_dot_is_meant_itself_and_mount_points_an
         assert {p.name for p in root.rglob("*") if p.is_dir()} == {"source", "cat", "dog", "real", "made", "later", "here", "below", "new", "y", "z", "link", "to nothing"}
 
 # %% ../../nbs/preparation/prepare.ipynb #3a6052e1
-def test_arguments_of_the_wrong_kind_or_size_are_refused_with_their_name():
+def test_arguments_of_the_wrong_type_or_size_are_refused_with_their_name():
     with tempfile.TemporaryDirectory() as folder:
         source = photos(f"{folder}/source", each=10)
         for wrong in ({"seed": 1.5}, {"seed": True}, {"seed": "7"}, {"seed": -1}, {"seed": 2**70}, {"seed": None}, {"workers": -1}, {"workers": 10**6}, {"workers": "two"},
@@ -186,7 +186,7 @@ def test_arguments_of_the_wrong_kind_or_size_are_refused_with_their_name():
         assert not Path(folder, "out").exists()
 
 # %% ../../nbs/preparation/prepare.ipynb #7802a1a1
-def test_copies_whose_names_would_be_one_file_on_some_system_all_stay():
+def test_copies_whose_names_would_be_the_same_file_on_some_system_all_get_different_names():
     from data_prep.layouts import folder_names
 
     paths = ["cat/a/b__c.png", "cat/x/b__c.png", "cat/a__b/c.png", "cat/y/c.png", "cat/A/B__C.png", "cat/cat__a__b__c.png", "cat/e\u0301.png", "cat/d/\u00e9.png"]
@@ -197,7 +197,7 @@ def test_copies_whose_names_would_be_one_file_on_some_system_all_stay():
     assert len({name.casefold() for name in twins}) == 2
 
 # %% ../../nbs/preparation/prepare.ipynb #5d0e11a2
-def test_a_copied_folder_can_stand_on_every_system_and_the_manifest_keeps_the_names_that_the_classes_have():
+def test_a_copied_folder_is_valid_on_every_system_and_the_manifest_has_the_original_class_names():
     with tempfile.TemporaryDirectory() as folder:
         photos(f"{folder}/source", each=10, classes=("aux", "AUX.", "a:b", "a?b", "dog"))
         for layout in ("copy", "link"):
@@ -209,7 +209,7 @@ def test_a_copied_folder_can_stand_on_every_system_and_the_manifest_keeps_the_na
             assert all((out / path).is_file() for path in table.path)
 
 # %% ../../nbs/preparation/prepare.ipynb #5d0e11a3
-def test_where_no_links_can_be_made_the_layout_link_says_what_to_choose_instead():
+def test_the_layout_link_says_what_to_choose_instead_if_links_cannot_be_made():
     def refuses(number, windows=None):
         error = OSError(number, os.strerror(number))
         if windows:
@@ -219,12 +219,12 @@ def test_where_no_links_can_be_made_the_layout_link_says_what_to_choose_instead(
     with tempfile.TemporaryDirectory() as folder:
         source = photos(f"{folder}/source", each=10)
         for refusal in (refuses(errno.EPERM), refuses(errno.EOPNOTSUPP), refuses(errno.EINVAL, 1314), patch("pathlib.Path.symlink_to", side_effect=NotImplementedError)):
-            with refusal, pytest.raises(DataError, match="no symbolic links can be made .* choose the layout manifest or copy"):
+            with refusal, pytest.raises(DataError, match="symbolic links cannot be made .* choose the layout manifest or copy"):
                 prepare("class_folders", f"{folder}/out", source, layout="link")
             assert not Path(f"{folder}/out").exists()
 
 # %% ../../nbs/preparation/prepare.ipynb #fcd9bf3a
-def test_a_full_or_read_only_disk_says_so_and_keeps_what_was_there():
+def test_a_full_or_read_only_disk_is_reported_and_existing_files_are_unchanged():
     with tempfile.TemporaryDirectory() as folder:
         source, out = photos(f"{folder}/source", each=10), Path(folder) / "out"
         prepare("class_folders", out, source)
@@ -236,7 +236,7 @@ def test_a_full_or_read_only_disk_says_so_and_keeps_what_was_there():
                 assert snapshot(folder) == before
 
 # %% ../../nbs/preparation/prepare.ipynb #b9f7f052
-def test_the_same_call_again_changes_nothing_and_another_one_needs_force():
+def test_repeating_a_call_changes_nothing_and_a_different_call_needs_force():
     with tempfile.TemporaryDirectory() as folder:
         source, out = photos(f"{folder}/source", each=10), Path(folder) / "out"
         prepare("class_folders", out, source)
@@ -251,7 +251,7 @@ def test_the_same_call_again_changes_nothing_and_another_one_needs_force():
         assert read_info(out)["seed"] == 1 and snapshot(out)["manifest.csv"] != before["out/manifest.csv"]
 
 # %% ../../nbs/preparation/prepare.ipynb #53fc277c
-def test_what_was_prepared_in_one_folder_is_known_from_another_one():
+def test_the_fingerprint_of_a_source_does_not_depend_on_the_current_folder():
     from data_prep.preparation import fingerprint
 
     with tempfile.TemporaryDirectory() as folder:
@@ -265,7 +265,7 @@ def test_what_was_prepared_in_one_folder_is_known_from_another_one():
     assert len(seen) == 1
 
 # %% ../../nbs/preparation/prepare.ipynb #c6ce563c
-def test_a_touched_source_is_looked_at_again_and_a_changed_one_needs_force():
+def test_a_touched_source_is_checked_again_and_a_changed_one_needs_force():
     with tempfile.TemporaryDirectory() as folder:
         source, out = photos(f"{folder}/source", each=10), Path(folder) / "out"
         prepare("class_folders", out, source)
@@ -280,7 +280,7 @@ def test_a_touched_source_is_looked_at_again_and_a_changed_one_needs_force():
         assert len(read_manifest(prepare("class_folders", out, source, force=True))) == 21
 
 # %% ../../nbs/preparation/prepare.ipynb #5fe0a001
-def test_a_damaged_folder_is_not_taken_for_done_and_force_makes_it_again():
+def test_a_damaged_folder_is_not_considered_up_to_date_and_force_makes_it_again():
     with tempfile.TemporaryDirectory() as folder:
         source, out = photos(f"{folder}/source", each=10), Path(folder) / "out"
         good = (prepare("class_folders", out, source) / "manifest.csv").read_bytes()
@@ -290,11 +290,11 @@ def test_a_damaged_folder_is_not_taken_for_done_and_force_makes_it_again():
                 prepare("class_folders", out, source)
             prepare("class_folders", out, source, force=True)
             assert (out / "manifest.csv").read_bytes() == good and len(read_manifest(out)) == 20
-        (out / f".dataset.json.{'host'}.1.0123abcd.part").touch()  # of a writer that was killed
+        (out / f".dataset.json.{'host'}.1.0123abcd.part").touch()  # left by a killed writer
         assert prepare("class_folders", out, source) == out.resolve()
 
 # %% ../../nbs/preparation/prepare.ipynb #a92bc2ee
-def test_copies_and_links_show_the_same_split_in_folders():
+def test_copies_and_links_put_the_same_split_into_folders():
     with tempfile.TemporaryDirectory() as folder:
         source = photos(f"{folder}/source", each=10, name="{c}/{i}/a.png")  # every file has the same name
         tables = {k: read_manifest(prepare("class_folders", f"{folder}/{k}", source, layout=k)) for k in ("manifest", "copy", "link")}
@@ -309,7 +309,7 @@ def test_copies_and_links_show_the_same_split_in_folders():
 
 # %% ../../nbs/preparation/prepare.ipynb #f5dda3f4
 @pytest.mark.slow
-def test_a_kill_at_any_moment_leaves_the_old_state_or_the_new_one():
+def test_a_kill_at_any_time_leaves_the_old_state_or_the_new_one():
     with tempfile.TemporaryDirectory() as folder:
         source, out = photos(f"{folder}/source", each=400), Path(folder) / "out"
         prepare("class_folders", out, source, layout="copy")
@@ -327,7 +327,7 @@ def test_a_kill_at_any_moment_leaves_the_old_state_or_the_new_one():
             assert not list(Path(folder).glob(".out.data_prep*"))
 
 # %% ../../nbs/preparation/prepare.ipynb #fcd8dc2b
-def test_folds_of_a_prepared_set_have_tests_that_overlap_nowhere_and_are_all_of_it_together():
+def test_the_test_splits_of_all_folds_are_disjoint_and_together_cover_the_data_set():
     with tempfile.TemporaryDirectory() as folder:
         source = photos(f"{folder}/own", ("a", "b"), 15)
         tables = [read_manifest(prepare("class_folders", f"{folder}/{k}", source, split=["fold", k, "3", 0.2])) for k in (1, 2, 3)]
@@ -342,7 +342,7 @@ REAL = Path(os.environ.get("RESNET_TUTORIAL_DATA") or "no folder")
 # %% ../../nbs/preparation/prepare.ipynb #6c2f4c99
 @pytest.mark.slow
 @skip_without("real_data")
-def test_real_collections_are_prepared_with_their_groups_and_within_the_time_and_a_second_time_nothing_is_written():
+def test_real_collections_are_prepared_with_their_groups_in_time_and_a_second_run_writes_nothing():
     import time
 
     with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,7 @@ from data_prep.splits import file_number
 from data_prep.testing import PNG, TWO, grain, photos, refused, snapshot, zipped
 
 # %% ../../nbs/preparation/sources.ipynb #6b250025
-def test_both_eyes_of_a_patient_and_copies_and_rotated_copies_of_a_picture_are_one_group():
+def test_both_eyes_of_a_patient_and_copies_and_rotated_copies_of_an_image_are_one_group():
     from data_prep.photos import fundus_group
 
     assert {fundus_group(f"{c}/{n}.jpg") for c in ("normal", "cataract") for n in ("7_left", "7_right")} == {"patient 7"}
@@ -28,7 +28,7 @@ def test_both_eyes_of_a_patient_and_copies_and_rotated_copies_of_a_picture_are_o
     assert fundus_group("glaucoma/_44_69.jpg") == fundus_group("glaucoma/_44_12.jpg") != fundus_group("cataract/_44_12.jpg")
 
 # %% ../../nbs/preparation/sources.ipynb #e39274ee
-def test_a_source_is_found_under_its_usual_name_and_otherwise_described():
+def test_a_source_is_found_under_its_usual_name_and_a_missing_one_gets_instructions():
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         with pytest.raises(DataError, match=r"(?s)not under data_root.*it is empty.*Get: train.zip.*Put it at: .*cats_vs_dogs"):
@@ -37,12 +37,12 @@ def test_a_source_is_found_under_its_usual_name_and_otherwise_described():
                             ("imagenet", "imagenet"), ("imagenet", "imagenet_sample"), ("fundus", "fundus")):
             (root / place).mkdir()
             assert find_source(name, root) == root / place
-        for name, message in (("cat", "no data set is called 'cat'; there are: embedded_pets"), ("embedded_pets", "is drawn")):
+        for name, message in (("cat", "there is no data set 'cat'; the known ones are: embedded_pets"), ("embedded_pets", "is drawn")):
             with pytest.raises(DataError, match=message):
                 find_source(name, root)
 
 # %% ../../nbs/preparation/sources.ipynb #f2b3ec5c
-def test_kaggle_names_are_read_from_the_folder_above_or_the_folder_itself_or_the_zip_in_the_zip():
+def test_kaggle_s_names_are_read_from_the_folder_above_the_folder_itself_or_the_zip_in_the_zip():
     with tempfile.TemporaryDirectory() as folder:
         source = photos(f"{folder}/kaggle/train", each=12, name="{c}.{i}.png").parent
         (source / "train" / "mouse.1.png").write_bytes(PNG)
@@ -56,34 +56,34 @@ def test_kaggle_names_are_read_from_the_folder_above_or_the_folder_itself_or_the
         assert three.path.tolist() == [f"unpacked/train/{p}" for p in one.path] and three.sha256.tolist() == one.sha256.tolist()
 
 # %% ../../nbs/preparation/sources.ipynb #f0c82a81
-def test_what_lies_beside_the_folder_of_cats_and_dogs_that_is_read_is_listed():
+def test_files_outside_the_folder_of_cats_and_dogs_that_is_read_are_listed():
     with tempfile.TemporaryDirectory() as folder:
         source = photos(f"{folder}/kaggle/train", each=12, name="{c}.{i}.png").parent
         photos(source / "test1", ("x",), 3, "{i}.png")
         (source / "sampleSubmission.csv").write_text("id,label", encoding="utf-8")
         out = prepare("cats_vs_dogs", f"{folder}/out", source)
         assert pd.read_csv(out / "skipped.csv").path.tolist() == ["../sampleSubmission.csv", "../test1/0.png", "../test1/1.png", "../test1/2.png"]
-        assert "4 files lie outside train/ and are left out" in read_info(out)["notes"]
+        assert "4 files are outside train/ and are left out" in read_info(out)["notes"]
         names = [(p.relative_to(source).as_posix(), p.read_bytes()) for p in sorted(source.rglob("*")) if p.is_file()]
         inner = zipped(f"{folder}/inner.zip", [n for n in names if n[0].startswith("train/")]).read_bytes()
         shutil.rmtree(source / "train")
         for name in ("train.zip", "test1.zip"):
             (source / name).write_bytes(inner)
         skipped = pd.read_csv(prepare("cats_vs_dogs", f"{folder}/zips", source) / "skipped.csv", index_col="path").reason
-        assert len(skipped) == 5 and skipped["../test1.zip"] == "not read: it lies beside train.zip"
+        assert len(skipped) == 5 and skipped["../test1.zip"] == "not read: it is beside train.zip"
 
 # %% ../../nbs/preparation/sources.ipynb #a737fb3e
 def test_splits_by_file_number_follow_the_ranges():
     with tempfile.TemporaryDirectory() as folder:
         source = photos(f"{folder}/train", each=15, name="{c}.{i}.png")
-        shutil.copy(source / "cat.2.png", source / "cat.12.png")  # a twin across the border
+        shutil.copy(source / "cat.2.png", source / "cat.12.png")  # a duplicate in another split
         out = prepare("cats_vs_dogs", f"{folder}/out", source, split_numbers={"train": "0-9", "test": "10-13"})
         table = read_manifest(out)
         assert {file_number(p) for p in table.path[table.split == "test"]} == {10, 11, 12, 13}
         assert table.split.value_counts().to_dict() == {"train": 19, "test": 8}
         skipped = pd.read_csv(out / "skipped.csv").groupby("reason").path.agg(list).to_dict()
         assert skipped == {"its number is in no range": ["cat.14.png", "dog.14.png"],
-                           "its group or an identical picture is in a later split": ["cat.2.png"]}
+                           "its group or an identical image is in a later split": ["cat.2.png"]}
 
 # %% ../../nbs/preparation/sources.ipynb #dc822341
 def test_the_broken_files_of_petimages_are_left_out():
@@ -96,7 +96,7 @@ def test_the_broken_files_of_petimages_are_left_out():
 
 # %% ../../nbs/preparation/sources.ipynb #dfdd2e1b
 def mini_oxford(root):
-    "Oxford-IIIT Pet with three breeds of eight pictures."
+    "Oxford-IIIT Pet with three breeds of 24 images each."
     (root / "annotations" / "xmls").mkdir(parents=True)
     (root / "annotations" / "trimaps").mkdir()
     (root / "images").mkdir()
@@ -116,7 +116,7 @@ def mini_oxford(root):
     return root
 
 # %% ../../nbs/preparation/sources.ipynb #08e9fa9d
-def test_oxford_pets_keep_their_split_and_masks_and_head_boxes():
+def test_oxford_pets_have_the_official_split_masks_and_head_boxes():
     with tempfile.TemporaryDirectory() as folder:
         source = mini_oxford(Path(folder) / "oxford-iiit-pet")
         (source / "annotations" / "xmls" / "Bengal_1.xml").write_text("<annotation>", encoding="utf-8")
@@ -137,7 +137,7 @@ def test_oxford_pets_keep_their_split_and_masks_and_head_boxes():
 
 # %% ../../nbs/preparation/sources.ipynb #12e6fd22
 def mini_cifar(root, each=20):
-    "The official files of CIFAR-10 with a few pictures."
+    "The official files of CIFAR-10 with a few images."
     import pickle
 
     root.mkdir(parents=True)
@@ -150,7 +150,7 @@ def mini_cifar(root, each=20):
     return root
 
 # %% ../../nbs/preparation/sources.ipynb #c4183548
-def test_cifar10_is_read_from_its_pickles_and_no_other_code_is_run():
+def test_cifar_10_is_read_from_its_pickles_and_no_code_in_them_is_run():
     import pickle
 
     with tempfile.TemporaryDirectory() as folder:
@@ -165,12 +165,12 @@ def test_cifar10_is_read_from_its_pickles_and_no_other_code_is_run():
             tar.add(source, "cifar-10-batches-py")
         assert read_manifest(prepare("cifar10", f"{folder}/tar", f"{folder}/cifar-10-python.tar.gz")).equals(table)
         (source / "test_batch").write_bytes(pickle.dumps(os.system))
-        refused("test_batch is no readable CIFAR-10 file .it holds .*system", "cifar10", source)
+        refused("test_batch is not a readable CIFAR-10 file .it contains .*system", "cifar10", source)
         (source / "test_batch").write_bytes(b"\x80\x02")
-        refused("test_batch is no readable CIFAR-10 file", "cifar10", source)
+        refused("test_batch is not a readable CIFAR-10 file", "cifar10", source)
 
 # %% ../../nbs/preparation/sources.ipynb #18a9948c
-def test_a_pickle_of_cifar10_gets_nothing_from_modules_whose_names_merely_look_like_those_that_it_may_name():
+def test_a_cifar_10_pickle_cannot_load_modules_whose_names_merely_look_like_the_allowed_ones():
     evil = "from pathlib import Path\nPath(__file__).with_name('ran').touch()\n_reconstruct = ndarray = dtype = encode = print\n"
     names = ["numpy_evil _reconstruct", "numpy_evil ndarray", "numpyevil dtype", "numpy.evil ndarray", "numpy.core.evil _reconstruct", "numpy.f2py dtype",
              "numpy dtype.type", "numpy.core.multiarray scalar", "numpy.lib.npyio load", "_codecs lookup", "codecs encode", "builtins eval", "numpy_evil encode"]
@@ -184,9 +184,9 @@ def test_a_pickle_of_cifar10_gets_nothing_from_modules_whose_names_merely_look_l
             good = (source / file).read_bytes()
             for name in names:
                 (source / file).write_bytes(b"c" + name.replace(" ", "\n").encode() + b"\n(tR.")
-                refused(f"{file} is no readable CIFAR-10 file .it holds {name.replace(' ', '.')}", "cifar10", source)
+                refused(f"{file} is not a readable CIFAR-10 file .it contains {name.replace(' ', '.')}", "cifar10", source)
             (source / file).write_bytes(b"c_codecs\nencode\n(Vx\nVnumpy_evil\ntR.")
-            refused("it holds a text in 'numpy_evil'", "cifar10", source)
+            refused("it contains text in 'numpy_evil'", "cifar10", source)
             (source / file).write_bytes(good)
         assert not (Path(folder) / "ran").exists() and not {"numpy_evil", "numpyevil"} & set(sys.modules)
 
@@ -202,12 +202,12 @@ def test_arrays_in_pickles_of_old_and_new_numpy_and_of_python_2_and_3_are_read()
             for core in (b"numpy.core", b"numpy._core"):
                 stored_ = pickle.dumps({"data": array, "text": "\u00e4"}, protocol=protocol).replace(b"numpy._core", core)
                 if protocol == 4 and core == b"numpy.core":
-                    continue  # there the length of a name stands before it
+                    continue  # in protocol 4 a name is preceded by its length
                 (Path(folder) / "file").write_bytes(stored_)
                 assert np.array_equal(_read_pickle(Path(folder) / "file")["data"], array)
 
 # %% ../../nbs/preparation/sources.ipynb #7024db1c
-def test_every_archive_that_is_fetched_has_a_checksum_to_be_held_against():
+def test_every_archive_to_download_has_a_checksum():
     import re
 
     from data_prep.sources import SOURCES
@@ -218,7 +218,7 @@ def test_every_archive_that_is_fetched_has_a_checksum_to_be_held_against():
         assert re.fullmatch("md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", archive.hash), archive
 
 # %% ../../nbs/preparation/sources.ipynb #adc0df6f
-def test_files_of_cifar10_and_retina_mnist_that_are_cut_or_damaged_are_refused_or_whole_and_what_lies_beside_them_is_listed():
+def test_truncated_or_damaged_files_of_cifar_10_and_retinamnist_are_refused_or_complete_and_files_beside_them_are_listed():
     with tempfile.TemporaryDirectory() as folder:
         rng, source = np.random.default_rng(0), mini_cifar(Path(folder) / "cifar")
         (source / "readme.html").write_text("hello", encoding="utf-8")
@@ -231,18 +231,18 @@ def test_files_of_cifar10_and_retina_mnist_that_are_cut_or_damaged_are_refused_o
             whole = file.read_bytes()
             for number, end in enumerate(np.linspace(0, len(whole) - 1, 6).astype(int)):
                 file.write_bytes(whole[:end])
-                refused(f"no readable|missing|{file.name}", name, place)
+                refused(f"not a readable|missing|{file.name}", name, place)
                 broken = bytearray(whole)
                 broken[rng.integers(len(whole))] ^= 1 << int(rng.integers(8))
                 file.write_bytes(broken)
                 try:
                     assert read_info(prepare(name, f"{folder}/{file.name}{number}", place))["images"] == images
                 except DataError as error:
-                    assert "no readable" in str(error)
+                    assert "not a readable" in str(error)
             file.write_bytes(whole)
 
 # %% ../../nbs/preparation/sources.ipynb #f81f2329
-def test_labels_and_pictures_of_cifar10_that_do_not_fit_together_are_refused():
+def test_labels_and_images_of_cifar_10_that_do_not_match_are_refused():
     import pickle
 
     with tempfile.TemporaryDirectory() as folder:
@@ -250,12 +250,12 @@ def test_labels_and_pictures_of_cifar10_that_do_not_fit_together_are_refused():
         batch = pickle.loads((source / "test_batch").read_bytes())
         for wrong in ({"labels": batch["labels"][:-1]}, {"labels": [10] * 20}, {"labels": [-1] * 20}, {"data": batch["data"][:, 1:]}, {"data": "cut"}, {"labels": None}):
             (source / "test_batch").write_bytes(pickle.dumps(batch | wrong, protocol=2))
-            refused("test_batch is no readable CIFAR-10 file", "cifar10", source)
+            refused("test_batch is not a readable CIFAR-10 file", "cifar10", source)
         (source / "test_batch").write_bytes(pickle.dumps([batch], protocol=2))
-        refused("test_batch is no readable CIFAR-10 file .it holds a list", "cifar10", source)
+        refused("test_batch is not a readable CIFAR-10 file .it contains a list", "cifar10", source)
 
 # %% ../../nbs/preparation/sources.ipynb #211b88d6
-def test_retina_mnist_and_imagenette_are_read_from_their_archives():
+def test_retinamnist_and_imagenette_are_read_from_their_archives():
     with tempfile.TemporaryDirectory() as folder:
         rng = np.random.default_rng(0)
         arrays = {f"{s}_{k}": v for s, n in (("train", 20), ("val", 5), ("test", 10)) for k, v in
@@ -265,14 +265,14 @@ def test_retina_mnist_and_imagenette_are_read_from_their_archives():
         assert read_manifest(retina).split.value_counts().to_dict() == {"train": 20, "test": 10, "val": 5}
         assert read_info(retina)["class_names"] == [f"grade {g}" for g in range(5)]
         (Path(folder) / "bad.npz").write_bytes(b"PK half")
-        refused("no readable RetinaMNIST", "retina_mnist", f"{folder}/bad.npz")
+        refused("not a readable RetinaMNIST", "retina_mnist", f"{folder}/bad.npz")
         tree = photos(f"{folder}/t", ("n01440764", "n02102040"), 20, "imagenette2-160/train/{c}/{i}.png")
         photos(tree, ("n01440764", "n02102040"), 5, "imagenette2-160/val/{c}/x{i}.png")
         with tarfile.open(f"{folder}/imagenette2-160.tgz", "w:gz") as tar:
             tar.add(tree / "imagenette2-160", "imagenette2-160")
         info = read_info(prepare("imagenette", f"{folder}/nette", data_root=folder))
         assert info["class_names"] == ["tench", "English springer"] and info["class_ids"] == ["n01440764", "n02102040"]
-        assert {s: sum(c.values()) for s, c in info["counts"].items()} == {"train": 27, "val": 3, "test": 10}  # ten twins of test images left
+        assert {s: sum(c.values()) for s, c in info["counts"].items()} == {"train": 27, "val": 3, "test": 10}  # ten duplicates of test images left out
 
 # %% ../../nbs/preparation/sources.ipynb #e06c1a18
 def test_fundus_pairs_stay_together_and_rotated_copies_are_counted_and_left_out_on_request():
@@ -289,7 +289,7 @@ def test_fundus_pairs_stay_together_and_rotated_copies_are_counted_and_left_out_
         assert info["groups"] == 16 and "8 files are rotated copies" in info["notes"][0]
 
 # %% ../../nbs/preparation/sources.ipynb #3ef7e25f
-def test_names_of_imagenet_classes_come_from_the_file_that_is_given_and_a_missing_one_is_an_error():
+def test_names_of_imagenet_classes_come_from_the_given_file_and_a_missing_file_is_an_error():
     with tempfile.TemporaryDirectory() as folder:
         source = photos(f"{folder}/tree/deep", ("n01440764", "n02102040"), 12, "train/{c}/{i}.png")
         names = Path(folder) / "LOC_synset_mapping.txt"
@@ -300,37 +300,37 @@ def test_names_of_imagenet_classes_come_from_the_file_that_is_given_and_a_missin
         refused("option class_names=3: expected something like ''", "imagenet", source, class_names=3)
 
 # %% ../../nbs/preparation/sources.ipynb #224e7f38
-def test_files_with_class_names_or_groups_that_are_no_text_or_no_table_are_refused_with_their_name():
+def test_files_with_class_names_or_groups_that_are_not_text_or_not_a_table_are_refused_by_name():
     with tempfile.TemporaryDirectory() as folder:
         source = photos(f"{folder}/source", each=10)
         for name, content in (("a.txt", b"\xff\xfe\0"), ("b.json", b"\xff"), ("c.json", b"[1]"), ("d.json", b"{"), ("e.json", b'{"0": 7}'), ("f.json", b"[" * 100_000)):
             Path(folder, name).write_bytes(content)
-            refused(f"{name} (cannot be read|is no class index)", "imagenet", source, class_names=f"{folder}/{name}")
+            refused(f"{name} (cannot be read|is not a class index)", "imagenet", source, class_names=f"{folder}/{name}")
         for name, content in (("a.csv", b"\xff\xfe\0"), ("b.csv", b""), ("c.csv", b"path,group\na,b,c,d\n1,2,3\n")):
             Path(folder, name).write_bytes(content)
             refused(f"--groups .*{name}", "class_folders", source, groups=f"{folder}/{name}")
 
 # %% ../../nbs/preparation/sources.ipynb #611d3ab2
-def test_a_share_after_official_is_the_part_of_the_training_images_that_becomes_val():
+def test_a_number_after_official_is_the_fraction_of_the_training_images_that_becomes_val():
     with tempfile.TemporaryDirectory() as folder:
         source = mini_cifar(Path(folder) / "cifar-10-batches-py")
         tables = [read_manifest(prepare("cifar10", f"{folder}/{i}", source, split=["official", 0.2])) for i in range(2)]
         assert tables[0].split.value_counts().to_dict() == {"train": 80, "test": 20, "val": 20}
         assert tables[0].equals(tables[1])
         whole = read_manifest(prepare("cifar10", f"{folder}/whole", source, split=["official", 0]))
-        assert set(whole.split) == {"train", "test"}  # a last training on everything, when all is settled
-        refused("split official 1.5: expected one share", "cifar10", source, split=["official", 1.5])
-        refused("split official 0.1 0.2: expected one share", "cifar10", source, split=["official", 0.1, 0.2])
+        assert set(whole.split) == {"train", "test"}  # for a final training run on all training images
+        refused("split official 1.5: expected one fraction", "cifar10", source, split=["official", 1.5])
+        refused("split official 0.1 0.2: expected one fraction", "cifar10", source, split=["official", 0.1, 0.2])
         place = photos(f"{folder}/own", ("a", "b"), 12, "val/{c}/{i}.png")
         for split in ("train", "test"):
             shutil.copytree(place / "val", place / split)
         for i, path in enumerate(sorted(place.rglob("*.png"))):
             grain(7000 + i).save(path)
-        refused("has a val of its own", source=place, split=["official", "0.2"])
+        refused("has its own val split", source=place, split=["official", "0.2"])
 
 # %% ../../nbs/preparation/sources.ipynb #4e0e8f1b
 @pytest.mark.slow
-def test_drawn_sets_are_the_same_bytes_from_one_process_or_several_and_in_both_layouts():
+def test_drawn_sets_have_the_same_bytes_from_one_process_or_several_and_in_both_layouts():
     with tempfile.TemporaryDirectory() as folder:
         one = prepare("embedded_pets", f"{folder}/one", n=24, size=32, workers=1)
         table = read_manifest(one)
@@ -345,7 +345,7 @@ def test_drawn_sets_are_the_same_bytes_from_one_process_or_several_and_in_both_l
         assert sorted(read_manifest(copy).sha256) == sorted(table.sha256) and not (copy / "images").exists()
 
 # %% ../../nbs/preparation/sources.ipynb #4e007f48
-def test_a_drawing_with_both_animals_brings_the_masks_of_each():
+def test_a_drawing_with_both_animals_comes_with_masks_of_each():
     with tempfile.TemporaryDirectory() as folder:
         out = prepare("embedded_pets", f"{folder}/both", n=12, size=48, both=True)
         table = read_manifest(out)

@@ -9,7 +9,7 @@ import pytest
 from data_prep.testing import JPEG, photos, refused, snapshot
 
 # %% ../../nbs/preparation/testing.ipynb #e9c07b53
-def test_a_snapshot_notices_a_byte_and_a_time_of_change_and_lists_links_as_links():
+def test_a_snapshot_detects_changed_bytes_and_times_and_lists_links_as_links():
     with tempfile.TemporaryDirectory() as folder:
         root = photos(folder, each=2)
         before = snapshot(root)
@@ -23,10 +23,10 @@ def test_a_snapshot_notices_a_byte_and_a_time_of_change_and_lists_links_as_links
         assert snapshot(root)["link"][1] == b""
 
 # %% ../../nbs/preparation/testing.ipynb #2700fca7
-def test_a_source_that_is_accepted_or_refused_with_other_words_fails_the_assertion():
+def test_a_source_that_is_accepted_or_refused_with_another_message_fails_the_assertion():
     with tempfile.TemporaryDirectory() as folder:
-        refused("one class only", source=photos(f"{folder}/one", classes=("cat",)))
+        refused("only one class", source=photos(f"{folder}/one", classes=("cat",)))
         with pytest.raises(AssertionError, match="accepted"):
-            refused("one class only", source=photos(f"{folder}/two"))
+            refused("only one class", source=photos(f"{folder}/two"))
         with pytest.raises(AssertionError, match="refused, but not with"):
             refused("no such words", source=photos(f"{folder}/three", classes=("cat",)))

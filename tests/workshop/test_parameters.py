@@ -58,7 +58,7 @@ def test_a_file_that_is_not_a_notebook_is_refused_with_its_name_and_the_line_or_
             with pytest.raises(ValueError, match=f"00_a.ipynb.*({message})"):
                 execute_notebooks(["00"], out=root / "out", root=root)
         path.write_bytes(b"\xff\xfe{")
-        with pytest.raises(ValueError, match="00_a.ipynb is no text in UTF-8"):
+        with pytest.raises(ValueError, match="00_a.ipynb is not UTF-8 text"):
             execute_notebooks(["00"], out=root / "out", root=root)
         path.unlink()
         os.mkfifo(path)

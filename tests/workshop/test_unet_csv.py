@@ -97,7 +97,7 @@ def test_overrides_change_a_csv_like_any_recipe():
 def test_a_csv_is_read_by_its_own_loader_and_other_recipes_by_the_usual_one():
     assert loader_for("variable_0.csv") is loader_for(Path("x.CSV")) is load_csv
     assert loader_for("embedded_pets") is loader_for("mine.yaml") is load_recipe
-    with pytest.raises(ValueError, match="holds no recipe: expected lines such as 'epochs: 8'"):
+    with pytest.raises(ValueError, match="does not hold a recipe: expected lines such as 'epochs: 8'"):
         load_recipe(SOURCE)  # our own reader knows nothing of that system's tables
     with pytest.raises(FileNotFoundError, match="recipes/sources/residual_unet_resnext50.csv now"):
         load_csv("residual_unet_imagenet.csv")
