@@ -212,12 +212,17 @@ def test_the_text_quotes_the_saved_trainings_with_and_without_the_zero_start():
 
     cells = json.loads((find_root() / "nbs/03_model_building.ipynb").read_text(encoding="utf-8"))["cells"]
     text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-    histories = {name: pd.read_csv(find_root() / "results" / name / "history.csv") for name in (
-        "zero_init_resnet18_without_lr0.001", "depth_full", "zero_init_resnet50_without_lr0.001", "depth_full_resnet50")}
-    ends = [100 * history.val_accuracy.iloc[-1] for history in histories.values()]
-    assert f"reaches {min(ends[:2]):.0f} to {max(ends[:2]):.0f} % with either start" in text
-    assert f"reaches {ends[2]:.0f} % by the end" in text and f"it reaches {ends[3]:.0f} % in the same time" in text
-    assert {history.step.iloc[-1] for history in histories.values()} == {952} and "we trained for 952" in text
+    kinds = {kind: [f"zero_init_{kind}_lr{rate}" for rate in (0.0003, 0.001, 0.003)] for kind in (
+        "resnet18_without", "resnet18_with", "resnet50_without", "resnet50_with")}
+    kinds["resnet18_with"][1], kinds["resnet50_with"][1] = "depth_full", "depth_full_resnet50"  # the same recipe
+    histories = {kind: [pd.read_csv(find_root() / "results" / name / "history.csv") for name in names] for kind, names in kinds.items()}
+    ends = {kind: [100 * history.val_accuracy.iloc[-1] for history in found] for kind, found in histories.items()}
+    small, usual, zero = ends["resnet18_without"] + ends["resnet18_with"], ends["resnet50_without"], ends["resnet50_with"]
+    assert f"it ends at {min(small):.0f} to {max(small):.0f} % with either start and every rate" in text
+    assert f"and ends at {usual[0]:.0f}, {usual[1]:.0f} and {usual[2]:.0f} % as the learning rate grows" in text
+    assert f"it ends at {min(zero):.0f} to {max(zero):.0f} % at every rate" in text
+    assert all(history.val_accuracy.iloc[0] < 0.55 for history in histories["resnet50_without"])
+    assert {history.step.iloc[-1] for found in histories.values() for history in found} == {952} and "we trained for 952" in text
 
 # %% ../nbs/03_model_building.ipynb #152b4af8
 def test_the_small_network_has_a_twelve_by_twelve_map():
