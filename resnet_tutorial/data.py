@@ -39,7 +39,7 @@ from data_prep.splits import SPLITS
 from data_prep.errors import ImageError
 from data_prep.images import check_bytes, decoded, read_header, stamp
 from .engine.paths import from_root
-from .engine.augmentation import AUGMENTATIONS, EachPicture, ShiftFlipCutout, mix
+from .engine.augmentation import AUGMENTATIONS, AffineFlip, EachPicture, ShiftFlipCutout, mix
 from .engine.files import NO_ROOM, check_ends, file_lock, write_safely
 
 # %% ../nbs/02_data_loading.ipynb #90a7ad9c
@@ -90,7 +90,7 @@ class Pictures(Dataset):
         images: torch.Tensor,  # uint8 (N, C, H, W), best in channels-last memory; on any device
         labels: torch.Tensor,  # int64 (N,), on the same device
         normalization: Normalization,
-        augment: ShiftFlipCutout | EachPicture | None = None,  # what AUGMENTATIONS makes; None: no change
+        augment: ShiftFlipCutout | AffineFlip | EachPicture | None = None,  # what AUGMENTATIONS makes; None: no change
         seed: int = 0,
     ):
         if images.nbytes <= SMALL:
