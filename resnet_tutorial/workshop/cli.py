@@ -137,7 +137,7 @@ def train_command(
 def evaluate_command(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    checkpoint: Annotated[str, typer.Option(help="best or last.")] = "best",
+    checkpoint: Annotated[str, typer.Option(help="best or last; best_val_loss or best_val_accuracy where the recipe keeps it.")] = "best",
     flip: Annotated[bool | None, typer.Option("--flip/--no-flip", help="Average over mirror images; by default as the recipe says.")] = None,
 ) -> None:
     "Score a split; predictions.csv, report/scores.json and figures stay in the run folder."
@@ -170,7 +170,7 @@ def predict_command(
     image_weight: Annotated[float | None, IMAGE_WEIGHT] = None,
     count: Annotated[int | None, COUNT] = None,
     out: Annotated[Path | None, OUT] = None,
-    checkpoint: Annotated[str, typer.Option(help="best or last.")] = "best",
+    checkpoint: Annotated[str, typer.Option(help="best or last; best_val_loss or best_val_accuracy where the recipe keeps it.")] = "best",
 ) -> None:
     "Name the class of new pictures; predictions.csv has the probability of every class."
     drawing = {"threshold": threshold, "alpha": alpha, "image_weight": image_weight, "count": count}
@@ -231,7 +231,7 @@ def explain_command(
     target: Annotated[str | None, typer.Option("--class", help="The class to look for; by default the predicted one.")] = None,
     guided: Annotated[bool, typer.Option("--guided", help="Also guided backpropagation and Guided Grad-CAM at the last layer shown.")] = False,
     out: Annotated[Path | None, OUT] = None,
-    checkpoint: Annotated[str, typer.Option(help="best or last.")] = "best",
+    checkpoint: Annotated[str, typer.Option(help="best or last; best_val_loss or best_val_accuracy where the recipe keeps it.")] = "best",
 ) -> None:
     "Show where in new pictures an answer comes from, layer by layer; explanations.csv has the peaks."
     from resnet_tutorial.explain import explain, guided_maps
