@@ -87,7 +87,7 @@ def fit(
     recipe: Recipe,
     resume: bool = False,  # go on from the last good state; without one, start fresh and say so
     say: Callable[[str], None] = print,
-    after_epoch: Callable[[Path, Recipe], object] | None = None,  # called with the run folder once an epoch is saved
+    after_epoch: Callable[[Path, Recipe], object] | None = None,  # called with the run folder once an epoch is saved, and when resuming after one
 ) -> Run:
     "Train a recipe into its run folder, alone or as one of several processes that a launcher started."
     runtime = setup(recipe.seed, recipe.device, recipe.precision, recipe.deterministic)
@@ -95,8 +95,9 @@ def fit(
     with hold(folder) if processes.main else nullcontext():
         processes.wait()  # until number 0 holds the folder
         say = say if processes.main else lambda text: None
-        if recipe.recommend_analysis and after_epoch is None:
-            say("recommend_analysis: `resnet-tutorial train` writes that table; this call was given nothing that does")
+        asked = [key for key in ("recommend_analysis", "record_predictions") if getattr(recipe, key)]
+        if asked and after_epoch is None:
+            say(f"{', '.join(asked)}: `resnet-tutorial train` writes what it asks for; this call was given nothing that does")
         return train_into(folder, recipe, resume, runtime, processes, say, after_epoch)
 
 # %% ../../nbs/engine/fit.ipynb #71d402cb
@@ -143,6 +144,8 @@ def train_remaining(folder: Path, session: Session, state: dict | None, say: Cal
         if main and len(history) < len(passes) and (other := record_resume(session, folder, state)):
             say(other)
         restore_weights(session, state)
+        if main and history:  # a stop may have come between saving the last epoch and this
+            after_epoch(folder, recipe)
     curves, stage = open_curves(folder, recipe, main and len(history) < len(passes), history), None
     for part in passes[len(history) :]:
         if stage is None or part.first_step == 0:

@@ -83,6 +83,8 @@ def open_session(recipe: Recipe, runtime: Runtime, processes: Processes) -> Sess
     if judges and "val" not in set(data.table.split):
         raise ValueError(f"{data.name} has no validation pictures that could choose by {', '.join(judges)}; set select_by: last"
                          + ", and no also_keep" * bool(recipe.also_keep))
+    if absent := [split for split in recipe.record_predictions if split not in set(data.table.split)]:
+        raise ValueError(f"{data.name} has no {' and no '.join(absent)} images, which record_predictions names")
     images = data.images("train", recipe.image_size)
     if processes.main:
         processes.wait()

@@ -119,6 +119,7 @@ class Recipe(UpdateChoices):
     sync_batchnorm: bool = False  # share batch statistics between processes
     compile: bool = False  # torch.compile
     tensorboard: bool = False  # curves for TensorBoard in the run folder
+    record_predictions: list[Literal["train", "val", "test"]] = []  # splits whose answers are kept, epoch by epoch
     recommend_analysis: bool = False  # `resnet-tutorial train` leaves a table for `resnet-tutorial analyze`
     out_dir: str  # the run folder
 

@@ -62,7 +62,7 @@ _TAGS = tuple(results_tag(name) for name in CHECKPOINTS)
 ONE_FILE = ("recipe.yaml", "environment.json", "history.csv", "timing.csv", *WEIGHTS,
             *(f"new{tag}/{name}.csv" for tag in _TAGS for name in ("predictions", "explanations")))
 MANY_FILES = ("predictions*.csv",)
-WHOLE_FOLDERS = ("state", "report", "tensorboard", *(f"analysis{tag}" for tag in _TAGS))
+WHOLE_FOLDERS = ("state", "report", "epochs", "tensorboard", *(f"analysis{tag}" for tag in _TAGS))
 
 
 def run_parts(folder: Path) -> list[str]:

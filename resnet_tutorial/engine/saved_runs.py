@@ -46,7 +46,7 @@ from .yaml_text import parse_yaml
 from .zoo import build_model
 
 # %% ../../nbs/engine/saved_runs.ipynb #51a6964e
-PLACES = {"out_dir", "data_root", "device", "workers", "save_every_steps", "tensorboard"}  # change no result
+PLACES = {"out_dir", "data_root", "device", "workers", "save_every_steps", "tensorboard", "record_predictions"}  # change no result
 
 
 def comparable(recipe: Recipe) -> dict:

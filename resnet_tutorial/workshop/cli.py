@@ -120,10 +120,12 @@ def train_command(
 ) -> None:
     "Train a recipe into its run folder."
     from resnet_tutorial.engine.fit import fit
+    from resnet_tutorial.engine.records import record_epoch
     from resnet_tutorial.workshop.unet_csv import loader_for, recommend_analysis
 
     chosen = loader_for(recipe)(recipe, data_root, "runs", overrides=changes or [])
-    run = fit(chosen, resume=resume, after_epoch=recommend_analysis if chosen.recommend_analysis else None)
+    asked = [recommend_analysis] * chosen.recommend_analysis + [record_epoch] * bool(chosen.record_predictions)
+    run = fit(chosen, resume=resume, after_epoch=lambda folder, recipe: [write(folder, recipe) for write in asked])
     last = run.history.iloc[-1]
     if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
         split, loss, accuracy = "validation", last.val_loss, last.val_accuracy
@@ -262,12 +264,14 @@ def analyze_command(
     csv: Annotated[Path, typer.Option(help="<name>_analysis_recommended.csv, as training leaves it in the run folder.")],
     out: Annotated[Path | None, typer.Option(help="Where files go; by default analysis/ in the run folder.")] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    count: Annotated[int, typer.Option(help="Panels of the most confident right answers.")] = 20,
+    count: Annotated[int, typer.Option(help="How many images get a panel with their map.")] = 20,
+    panels: Annotated[str, typer.Option(help="confident: right answers with the highest probability; random: any.")] = "confident",
+    seed: Annotated[int, typer.Option(help="Of random panels.")] = 0,
 ) -> None:
     "Scores, curves and maps that a table of five rows asks for."
     from resnet_tutorial.workshop.analysis import analyze
 
-    done = analyze(csv, out, split, count)
+    done = analyze(csv, out, split, count, panels, seed)
     typer.echo(printable(done.text + f"{len(done.files)} files in {done.folder}", keep="\n"))
 
 

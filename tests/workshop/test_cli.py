@@ -84,12 +84,14 @@ def test_two_tables_of_the_u_net_system_run_from_training_to_analysis_and_the_se
             assert code == 0 and ("starts from fresh weights" in log) == (start == "None"), error
         start = json.loads((root / "runs/variable_1/environment.json").read_text(encoding="utf-8"))["started_from"]
         assert "best.safetensors" in start
-        code, log, error = command(root, "analyze", "--csv", "runs/variable_1/variable_1_analysis_recommended.csv", "--count", "3")
+        code, log, error = command(root, "analyze", "--csv", "runs/variable_1/variable_1_analysis_recommended.csv", "--count", "3", "--panels", "random")
         assert code == 0 and "Sensitivity score: " in log and "thing 7" in log, error
+        assert len(list((root / "runs/variable_1/analysis/CAM").glob("*.png"))) == 3
         assert (root / "runs/variable_1/analysis/numerical_results.txt").is_file()
         recipe = "name: asks\nepochs: 1\nimage_size: 48\nbatch_size: 8\ndata: {n: 40, size: 48, split: [24, 8, 8]}\nrecommend_analysis: true\n"
         (root / "asks.yaml").write_text(recipe, encoding="utf-8")  # any recipe may ask for a table
-        code, log, error = command(root, "train", "--recipe", "asks.yaml", "--set", "model=resnet_small")
+        code, log, error = command(root, "train", "--recipe", "asks.yaml", "--set", "record_predictions=[val, test]")
+        assert {file.name for file in (root / "runs/asks/epochs").iterdir()} == {"val_0001.csv", "test_0001.csv"}
         assert code == 0 and (root / "runs/asks/asks_analysis_recommended.csv").is_file() and "was given nothing" not in log, error
 
 # %% ../../nbs/workshop/cli.ipynb #b3f8cf89
