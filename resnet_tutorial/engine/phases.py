@@ -10,7 +10,7 @@ __all__ = ['OTHER_BITS', 'Pass', 'plan', 'Session', 'open_session', 'description
 # %% ../../nbs/engine/phases.ipynb #6e82f7d3
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -88,7 +88,8 @@ def open_session(recipe: Recipe, runtime: Runtime, processes: Processes) -> Sess
     images = data.images("train", recipe.image_size)
     if processes.main:
         processes.wait()
-    normalization = IMAGENET if recipe.normalization == "imagenet" else channel_statistics(images)
+    known = replace(IMAGENET, grayscale=recipe.grayscale)
+    normalization = known if recipe.normalization == "imagenet" else channel_statistics(images, recipe.grayscale)
     model, started_from = start_weights(recipe, len(data.class_names))
     if recipe.sync_batchnorm and processes.count > 1:
         if runtime.device.type != "cuda":

@@ -40,6 +40,7 @@ class DataChoices(Checked):
     augment: str = "flip"  # a preset of resnet_tutorial.data
     balance_classes: bool = False  # each epoch cuts every class to the smallest, drawn anew
     normalization: Literal["train", "imagenet"] = "train"  # whose mean and standard deviation
+    grayscale: bool = False  # the network sees the luminance three times in place of the colours
 
 # %% ../../nbs/engine/recipes.ipynb #4266afa7
 class Phase(Checked):

@@ -226,5 +226,5 @@ def load_run(
     with torch.random.fork_rng(devices=[]):  # a new network draws weights, which are replaced at once
         model = build_model(facts["model"], len(facts["class_names"]))
     parse(folder / f"{checkpoint}.safetensors", b"", lambda _: model.load_state_dict(tensors))
-    normalization = Normalization(tuple(facts["mean"]), tuple(facts["std"]))
+    normalization = Normalization(tuple(facts["mean"]), tuple(facts["std"]), recipe.grayscale)
     return Run(folder, recipe, runtime.to(model).eval(), facts["class_names"], normalization, history, runtime, results_tag(checkpoint))

@@ -270,6 +270,25 @@ def test_the_drawn_learning_rate_is_the_one_that_every_pass_began_with_in_epochs
                 assert [drawn[step] for step in (0, *history.step[:-1])] == pytest.approx(history.learning_rate.tolist(), rel=1e-12)
                 plt.close(figure)
 
+# %% ../../nbs/engine/fit.ipynb #28b228bc
+def test_a_network_that_sees_grey_answers_the_same_for_an_image_and_for_the_grey_image():
+    from PIL import Image
+
+    from resnet_tutorial.evaluation import predict_files
+
+    with tempfile.TemporaryDirectory() as folder:
+        grey_run = load_run(fit(tiny_recipe(folder, grayscale=True, epochs=1), say=quiet).folder)
+        assert grey_run.normalization.grayscale and len(set(grey_run.normalization.mean)) == 1
+        assert grey_run.normalization.mean != (other := fit(tiny_recipe(f"{folder}/colour", epochs=1), say=quiet)).normalization.mean
+        image = Image.fromarray(grey_run.data.images("test", 32)[0].permute(1, 2, 0).numpy())
+        for name, one in (("colour", image), ("grey", image.convert("L"))):
+            one.save(f"{folder}/{name}.png")
+        answers = predict_files(grey_run, [f"{folder}/colour.png", f"{folder}/grey.png"])
+        assert answers.p_cat.iloc[0] == pytest.approx(answers.p_cat.iloc[1], abs=1e-6)
+        assert predict_files(other, [f"{folder}/colour.png", f"{folder}/grey.png"]).p_cat.nunique() == 2
+        imagenet = fit(tiny_recipe(f"{folder}/imagenet", grayscale=True, normalization="imagenet", epochs=1), say=quiet)
+        assert load_run(imagenet.folder).normalization == imagenet.normalization and imagenet.normalization.mean == (0.485, 0.456, 0.406)
+
 # %% ../../nbs/engine/fit.ipynb #fcd9bad1
 @pytest.mark.slow
 def test_weights_that_are_kept_besides_survive_a_kill_and_damage_and_are_asked_for_before_a_run_counts_as_finished():
