@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .batches import Processes, cached_features, may_cache, training_loader
-from .checkpoints import also_best, best_epoch
+from .checkpoints import also_best, best_epoch, check_splits
 from .checksums import write_checked
 from ..data import IMAGENET, ImageData, Loader, Normalization, batch_sizes, channel_statistics, make_loader
 from ..loop import Trainer, validate
@@ -79,12 +79,7 @@ def open_session(recipe: Recipe, runtime: Runtime, processes: Processes) -> Sess
     if not processes.main:
         processes.wait()  # number 0 prepares the data
     data = recipe_data(recipe)
-    judges = [score for score in (recipe.select_by, *recipe.also_keep) if score != "last"]
-    if judges and "val" not in set(data.table.split):
-        raise ValueError(f"{data.name} has no validation pictures that could choose by {', '.join(judges)}; set select_by: last"
-                         + ", and no also_keep" * bool(recipe.also_keep))
-    if absent := [split for split in recipe.record_predictions if split not in set(data.table.split)]:
-        raise ValueError(f"{data.name} has no {' and no '.join(absent)} images, which record_predictions names")
+    check_splits(recipe, data.name, set(data.table.split))
     images = data.images("train", recipe.image_size)
     if processes.main:
         processes.wait()

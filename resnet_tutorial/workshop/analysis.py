@@ -64,7 +64,7 @@ def random_images(
 
 PANELS = {"confident": lambda predictions, count, seed: most_confident(predictions, count), "random": random_images}
 
-
+# %% ../../nbs/workshop/analysis.ipynb #658c3da5
 def class_names_of(run: Run, file: Path | None) -> dict[str, str]:  # the run's name -> the name to show
     "The run's own names, or the full ones of a file of lines 'wnid name, synonym'."
     if file is None:

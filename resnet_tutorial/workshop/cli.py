@@ -274,7 +274,7 @@ def analyze_command(
     done = analyze(csv, out, split, count, panels, seed)
     typer.echo(printable(done.text + f"{len(done.files)} files in {done.folder}", keep="\n"))
 
-
+# %% ../../nbs/workshop/cli.ipynb #94641ade
 @app.command("results")
 def results_command(
     runs: Annotated[list[Path] | None, typer.Argument(help="Run folders that were evaluated; none: only write the page.")] = None,
