@@ -1,9 +1,11 @@
 """What class activation maps cost here and with captum, torchcam and pytorch-grad-cam.
 
-    python benchmarks/cam.py [--rounds 5] [--size 224] [--skip-memory] [--keep]
+    python benchmarks/cam.py [--rounds 5] [--size 224] [--device cpu] [--skip-memory] [--keep] [--out benchmarks/results]
 
-One thread; the cases of a group run in turn, round after round, and each keeps its least process-CPU time, so that a
-busy machine disturbs all of them alike. Memory is the growth of the resident set in a process of its own."""
+One thread; the cases of a group run in turn, round after round, and each keeps its least time, so that a busy machine
+disturbs all of them alike: process-CPU time on a CPU, the wall clock, synchronised, on a CUDA device. Memory is the growth of
+the resident set in a process of its own, on a CUDA device that of its allocated memory. The limits are claims about CPUs; on
+CUDA, where a small pass costs its launches and not its arithmetic, they are shown for comparison."""
 
 import argparse
 import os
@@ -75,23 +77,31 @@ def every_class(model, x):
         return class_activation_map(features, model.fc.weight), model.fc(features.mean((2, 3)))
 
 
-def measure(cases, rounds):
-    "Least process-CPU seconds of each case; all cases in turn, round after round."
+def now(device):
+    "Process-CPU seconds, or on a CUDA device the wall clock once all its work is done."
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def measure(cases, rounds, device):
+    "Least seconds of each case; all cases in turn, round after round."
     for work in cases.values():
         work()
     least = dict.fromkeys(cases, float("inf"))
     for _ in range(rounds):
         for name, work in cases.items():
-            start = time.process_time()
+            start = now(device)
             work()
-            least[name] = min(least[name], time.process_time() - start)
+            least[name] = min(least[name], now(device) - start)
     return least
 
 
-def groups(size):
+def groups(size, device):
     "Group -> case -> work."
-    model, batch = torchvision.models.resnet50().eval(), torch.randn(16, 3, size, size)
-    own, one, blocks = build_model("resnet50", 1000).eval(), batch[:1], list(find_layers(model))
+    model, batch = torchvision.models.resnet50().eval().to(device), torch.randn(16, 3, size, size, device=device)
+    own, one, blocks = build_model("resnet50", 1000).eval().to(device), batch[:1], list(find_layers(model))
     last = blocks[-1:]
     return {
         "last block, one picture": {
@@ -119,9 +129,9 @@ def groups(size):
     }
 
 
-def peak_memory(case, size):
-    "MB per picture by which the resident set grows at most, batch of 8; run in a fresh process."
-    model, x = torchvision.models.resnet50().eval(), torch.randn(8, 3, size, size)
+def peak_memory(case, size, device):
+    "MB per picture by which the memory in use grows at most, batch of 8; run in a fresh process."
+    model, x = torchvision.models.resnet50().eval().to(device), torch.randn(8, 3, size, size, device=device)
     blocks = list(find_layers(model))
     work = {
         "plain forward": lambda: forward(model, x),
@@ -132,6 +142,11 @@ def peak_memory(case, size):
         "pytorch-grad-cam, last block": lambda: pgc_list(model, x, blocks[-1:]),
     }[case]
     forward(model, x[:1, :, :32, :32])  # libraries load what they load once
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20 / len(x)
     status = Path("/proc/self/status")
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the peak so far
 
@@ -147,12 +162,12 @@ MEMORY_CASES = ["plain forward", "ours, 16 blocks", "ours, last block", "torchca
                 "pytorch-grad-cam, last block"]
 
 
-def measured_memory(size):
+def measured_memory(size, device):
     rows = {}
     # large blocks go back to the system as soon as they are free: the resident set is what is really held
     env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     for case in MEMORY_CASES:
-        command = [sys.executable, __file__, "--size", str(size), "--memory", case]
+        command = [sys.executable, __file__, "--size", str(size), "--device", str(device), "--memory", case]
         output = subprocess.run(command, capture_output=True, text=True, check=True, env=env, encoding="utf-8").stdout
         rows[case] = float(output.split()[-1])
     return rows
@@ -182,33 +197,38 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="how often each case runs")
     parser.add_argument("--size", type=int, default=224, help="side of the pictures in pixels")
     parser.add_argument("--skip-memory", action="store_true", help="leave out the memory table (Linux only)")
-    parser.add_argument("--keep", action="store_true", help="write both tables to benchmarks/results/")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or auto")
+    parser.add_argument("--keep", action="store_true", help="write cam.csv and cam_cases.csv (cam_cuda.csv and cam_cases_cuda.csv)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the folder that --keep writes into")
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    runtime = choose_runtime(options.device)
+    device, unit = runtime.device, "CPU ms" if runtime.device.type == "cpu" else "ms"
     if options.memory:
-        print(peak_memory(options.memory, options.size))
+        print(peak_memory(options.memory, options.size, device))
         return
     times = {}
-    for name, cases in groups(options.size).items():
-        times[name] = measure(cases, options.rounds)
+    for name, cases in groups(options.size, device).items():
+        times[name] = measure(cases, options.rounds, device)
         first = next(iter(times[name].values()))
-        table = pd.DataFrame({"CPU ms": {k: 1000 * v for k, v in times[name].items()}})
-        print(f"\n{name}\n{table.assign(ratio=table['CPU ms'] / first / 1000).round(2).to_string()}", flush=True)
-    memory = {} if options.skip_memory else measured_memory(options.size)
+        table = pd.DataFrame({unit: {k: 1000 * v for k, v in times[name].items()}})
+        print(f"\n{name}\n{table.assign(ratio=table[unit] / first / 1000).round(2).to_string()}", flush=True)
+    memory = {} if options.skip_memory else measured_memory(options.size, device)
     if memory:
         print(f"\npeak memory, MB a picture\n{pd.Series(memory).round(1).to_string()}")
     table = pd.DataFrame(claims(times, memory), columns=["claim", "found", "", "limit", "kept"])
     print(f"\n{table.round(3).to_string(index=False)}\nload {psutil.getloadavg()[0]:.1f}")
     if options.keep:
-        facts = environment(choose_runtime("cpu"))
-        facts = {"system": facts["system"], "torch": facts["torch"], "cpu": facts["cpu_capability"], "threads": 1}
-        write_names_csv(table.round(3).assign(**facts), RESULTS / "cam.csv")
-        rows = [(group, case, "CPU ms", 1000 * value) for group, cases in times.items() for case, value in cases.items()]
+        known, ending = environment(runtime), "" if device.type == "cpu" else f"_{device.type}"
+        facts = {"system": known["system"], "torch": known["torch"], "cpu": known["cpu_capability"], "threads": 1}
+        facts |= {"gpu": known["gpu"]} if device.type == "cuda" else {}
+        write_names_csv(table.round(3).assign(**facts), options.out / f"cam{ending}.csv")
+        rows = [(group, case, unit, 1000 * value) for group, cases in times.items() for case, value in cases.items()]
         rows += [("peak memory", case, "MB a picture", value) for case, value in memory.items()]
         cases = pd.DataFrame(rows, columns=["group", "case", "unit", "value"]).round(1)
-        write_names_csv(cases, RESULTS / "cam_cases.csv")
+        write_names_csv(cases, options.out / f"cam_cases{ending}.csv")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Pictures trained in a second, here and in the loops of torchvision, timm and Lightning; `--keep` writes the CSV.
 
-    python benchmarks/training.py [--rounds 5] [--cases resnet18 resnet50 cifar] [--device auto] [--keep]
+    python benchmarks/training.py [--rounds 5] [--cases resnet18 resnet50 cifar] [--device auto] [--keep] [--out benchmarks/results]
 
 Peers run in their default setting (float32, NCHW) and tuned to ours (autocast to bfloat16, channels last). Two processes on
 one thread, pinned to one core, take turns, round after round, so that a busy machine disturbs all ways alike: one holds ours
@@ -409,7 +409,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="how often each way runs a unit")
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/training.csv (training_cuda.csv)")
+    parser.add_argument("--keep", action="store_true", help="write training.csv (training_cuda.csv)")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="the folder that --keep writes into")
     options = parser.parse_args()
     runtime = choose_runtime(options.device)
     found = importlib.util.find_spec("lightning") is not None
@@ -427,7 +428,7 @@ def main():
         machine = {"system": facts["system"], "torch": facts["torch"], "rounds": options.rounds}
         machine |= {"hardware": facts.get("gpu", facts["cpu_capability"]), "load": round(psutil.getloadavg()[0], 1)}
         file = "training.csv" if runtime.device.type == "cpu" else "training_cuda.csv"
-        write_names_csv(table.round(3).assign(**machine), Path(__file__).parent / "results" / file)
+        write_names_csv(table.round(3).assign(**machine), options.out / file)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ from .engine.names import label_text, printable
 from .engine.float64 import exact_dtype
 from .engine.saved_runs import Run
 from .engine.steady import still_twin
-from .engine.fit import plot_history
+from .engine.fit import plot_history, plot_learning_rate
 from .loop import evaluation_logits
 
 # %% ../nbs/05_evaluation.ipynb #66e8ba4a
@@ -371,12 +371,12 @@ def evaluate(
         files[f"report/confusion{end}.csv"] = names_csv(pairs.sort_values("images", ascending=False, kind="stable"))
     write_checked(run.folder, files)
     for name, figure in _report_figures(run, predictions, split).items():
-        save_figure(figure, run.folder / "report" / f"{name}{'' if name == 'history' else run.tag}.png")
+        save_figure(figure, run.folder / "report" / f"{name}{'' if name in ('history', 'learning_rate') else run.tag}.png")
     return scores
 
 # %% ../nbs/05_evaluation.ipynb #3aeeacc1
 def _report_figures(run: Run, predictions: pd.DataFrame, split: str) -> dict[str, Figure]:
-    "Training curves, confusion matrix with reliability, ROC and precision-recall curves, and both galleries."
+    "Training curves, learning rate, confusion matrix with reliability, ROC and precision-recall curves, and both galleries."
     sizes = {"history": (9, 3), f"confusion_{split}": (8.5, 3.4), f"curves_{split}": (8.5, 3.4)}
     made = {name: plt.subplots(1, 2, figsize=size, dpi=120, layout="constrained") for name, size in sizes.items()}
     plot_history(run.history, made["history"][1])
@@ -384,8 +384,10 @@ def _report_figures(run: Run, predictions: pd.DataFrame, split: str) -> dict[str
     plot_confusion(predictions, run.class_names, confusion[0])
     plot_reliability(predictions, confusion[1])
     plot_ranking(predictions, run.class_names, curves)
+    rate, axis = plt.subplots(figsize=(4.5, 3), dpi=120, layout="constrained")
+    plot_learning_rate(run.recipe, run.history, axis)
     galleries = {f"{name}_{split}": answer_gallery(run, predictions, name == "right", split) for name in ("right", "wrong")}
-    return {name: figure for name, (figure, _) in made.items()} | galleries
+    return {name: figure for name, (figure, _) in made.items()} | {"learning_rate": rate} | galleries
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -39,11 +39,13 @@ from resnet_tutorial.data import (
     EpochSampler,
     ImageData,
     Loader,
+    Normalization,
     Pictures,
     channel_statistics,
     first_of,
     is_sound,
     loaders,
+    luminance,
     make_loader,
     open_data,
 )
@@ -470,6 +472,20 @@ def test_normalising_is_the_formula_whatever_the_order_in_memory():
         assert normalized.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(stack, before)
         torch.testing.assert_close(IMAGENET(stack[0]), normalized[0])
+
+# %% ../nbs/02_data_loading.ipynb #6192e6da
+def test_grey_is_pillow_s_to_the_last_bit_and_its_statistics_are_those_of_the_grey_images():
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (5, 3, 64, 64), generator=random, dtype=torch.uint8)
+    by_pillow = torch.stack([torch.from_numpy(np.array(Image.fromarray(image.permute(1, 2, 0).numpy()).convert("L"))) for image in images])
+    grey = luminance(images)
+    assert grey.shape == images.shape and all(torch.equal(grey[:, channel], by_pillow) for channel in range(3))
+    found = channel_statistics(images, grayscale=True)
+    assert found.grayscale and (found.mean, found.std) == (channel_statistics(grey).mean, channel_statistics(grey).std)
+    assert torch.equal(found(images), Normalization(found.mean, found.std)(grey)) and torch.equal(found(grey), found(images))
+    for wrong in (images.float(), images[:, :1]):
+        with pytest.raises(ValueError, match=r"expected bytes \(uint8\) in RGB"):
+            luminance(wrong)
 
 # %% ../nbs/02_data_loading.ipynb #83a57367
 def test_validation_and_test_images_are_never_augmented():

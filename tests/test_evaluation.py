@@ -216,7 +216,7 @@ def test_an_evaluation_keeps_its_figures_with_the_run():
         small_run = tiny_run(folder)
         evaluate(small_run, "val")
         names = {path.name for path in (small_run.folder / "report").iterdir()}
-        figures = {f"{name}_val.png" for name in ("confusion", "curves", "right", "wrong")} | {"history.png"}
+        figures = {f"{name}_val.png" for name in ("confusion", "curves", "right", "wrong")} | {"history.png", "learning_rate.png"}
         assert names == {"scores_val.json"} | figures
 
 # %% ../nbs/05_evaluation.ipynb #c2c71d74

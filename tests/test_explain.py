@@ -32,10 +32,12 @@ import pytest
 import torch
 from PIL import Image
 
+from resnet_tutorial.cam import normalize, upsample
 from resnet_tutorial.depth import model_agreement
-from resnet_tutorial.evaluation import predict_files
+from resnet_tutorial.evaluation import predict_files, read_pictures
 from resnet_tutorial.engine.name_tables import read_names_csv
-from resnet_tutorial.explain import explain, full_picture, save_cams
+from resnet_tutorial.explain import check_drawing, explain, full_picture, grey_centred, guided_maps, save_cams, save_guided
+from resnet_tutorial.grad_cam import guided_backprop, guided_grad_cam
 from resnet_tutorial.engine.recipes import Recipe
 from resnet_tutorial.engine.fit import fit
 
@@ -108,6 +110,53 @@ def test_every_image_gets_three_files_and_its_overlay_keeps_its_proportions():
         written = save_cams(small_run, [place], Path(folder) / "cams")
         assert len(written) == 9
         assert [Image.open(f).size for f in written if f.name.startswith("cam")] == [(90, 60), (91, 60), (92, 60)]
+
+# %% ../nbs/13_your_own_images.ipynb #74bbd59c
+def test_the_options_of_a_drawing_reach_the_files_and_only_the_first_images_get_maps():
+    with tempfile.TemporaryDirectory() as folder:
+        small_run, place = asked(folder)
+        plain, bare = Path(folder) / "plain", Path(folder) / "bare"
+        save_cams(small_run, [place], plain)
+        written = save_cams(small_run, [place], bare, alpha=0, image_weight=1, threshold=1, count=2)
+        assert sorted(file.name for file in written) == ["Result1.png", "Result2.png", "cam1.png", "cam2.png", "img1.png", "img2.png"]
+        assert np.array_equal(Image.open(bare / "cam1.png"), Image.open(bare / "img1.png")), "no colours, only the image"
+        assert not np.array_equal(Image.open(plain / "cam1.png"), Image.open(plain / "img1.png"))
+        assert not np.array_equal(Image.open(plain / "Result1.png"), Image.open(bare / "Result1.png")), "other boxes"
+        assert len(save_cams(small_run, [place], bare, count=50)) == 9, "there are three images"
+
+# %% ../nbs/13_your_own_images.ipynb #95aa72e9
+def test_numbers_with_which_no_map_can_be_drawn_are_refused_before_anything_is_written():
+    wrong = {"threshold": (0, -0.1, 1.1, float("nan")), "alpha": (-0.1, 1.5, float("nan")), "image_weight": (-1, 2, float("nan")), "count": (0, -3)}
+    for name, values in wrong.items():
+        for value in values:
+            with pytest.raises(ValueError, match=f"^{name} {value}: expected "):
+                check_drawing(**{name: value})
+            with pytest.raises(ValueError, match=f"^{name} {value}: expected "):
+                save_cams(None, ["a.png"], "nowhere", **{name: value})
+    assert not Path("nowhere").exists()
+    check_drawing(1, 0, 0, 1)
+
+# %% ../nbs/13_your_own_images.ipynb #bf302a47
+def test_guided_maps_are_those_of_the_library_for_the_explained_class_image_by_image():
+    with tempfile.TemporaryDirectory() as folder:
+        small_run, place = asked(folder)
+        told = explain(small_run, [place], ["layer*"], target="dog")
+        guided = guided_maps(told, batch_size=2)
+        x = small_run.normalization(read_pictures(told.files, 48).to(small_run.runtime.device))
+        assert guided.shape == (3, 3, 48, 48) and guided.std() > 0
+        torch.testing.assert_close(guided, guided_backprop(small_run.model, x, 1).cpu())
+        layer, cams = list(told.cams.maps.items())[-1]
+        masked = guided * normalize(upsample(cams, 48))[:, None]
+        torch.testing.assert_close(masked, guided_grad_cam(small_run.model, x, 1, layer).cpu())
+        assert [file.name for file in save_guided(told, guided, f"{folder}/out")] == [f"{i}_guided.png" for i in range(3)]
+
+# %% ../nbs/13_your_own_images.ipynb #6e24d219
+def test_zero_is_mid_grey_and_equal_signals_of_either_sign_lie_equally_far_from_it():
+    signal = torch.zeros(3, 8, 8)
+    assert (grey_centred(signal) == 0.5).all()
+    signal[0, 0, :2] = torch.tensor([1.0, -1.0])
+    shown = grey_centred(signal)
+    assert shown[1, 4, 4] == 0.5 and shown[0, 0, 0] == 1 and shown[0, 0, 1] == 0 and grey_centred(signal * 7).equal(shown)
 
 # %% ../nbs/13_your_own_images.ipynb #60dc9f0d
 def test_loading_evaluating_predicting_and_explaining_move_no_random_generator_and_set_no_flag():

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['run_pass', 'fit', 'train_into', 'train_remaining', 'explain_stop', 'open_curves', 'finished', 'matches_recipe',
-           'train_or_load', 'plot_history', 'plot_histories']
+           'train_or_load', 'plot_history', 'plot_histories', 'plot_learning_rate']
 
 # %% ../../nbs/engine/fit.ipynb #f83ea3e0
 import hashlib
@@ -14,14 +14,17 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 
 import pandas as pd
 
 from .batches import Processes, join_processes, training_images
+from .checkpoints import kept_names
 from .checksums import DamagedFile, if_intact
 from .files import NO_ROOM
 from .names import label_text
+from .optimization import planned_rates
 from resnet_tutorial.engine.phases import (
     OTHER_BITS,
     Pass,
@@ -38,7 +41,7 @@ from resnet_tutorial.engine.phases import (
     validate_phase,
     write_descriptions,
 )
-from .recipes import Recipe
+from .recipes import Recipe, all_phases
 from resnet_tutorial.engine.recovery import (
     folder_differences,
     is_started,
@@ -84,7 +87,7 @@ def fit(
     recipe: Recipe,
     resume: bool = False,  # go on from the last good state; without one, start fresh and say so
     say: Callable[[str], None] = print,
-    after_epoch: Callable[[Path, Recipe], object] | None = None,  # called with the run folder once an epoch is saved
+    after_epoch: Callable[[Path, Recipe], object] | None = None,  # called with the run folder once an epoch is saved, and when resuming after one
 ) -> Run:
     "Train a recipe into its run folder, alone or as one of several processes that a launcher started."
     runtime = setup(recipe.seed, recipe.device, recipe.precision, recipe.deterministic)
@@ -92,8 +95,9 @@ def fit(
     with hold(folder) if processes.main else nullcontext():
         processes.wait()  # until number 0 holds the folder
         say = say if processes.main else lambda text: None
-        if recipe.recommend_analysis and after_epoch is None:
-            say("recommend_analysis: `resnet-tutorial train` writes that table; this call was given nothing that does")
+        asked = [key for key in ("recommend_analysis", "record_predictions") if getattr(recipe, key)]
+        if asked and after_epoch is None:
+            say(f"{', '.join(asked)}: `resnet-tutorial train` writes what it asks for; this call was given nothing that does")
         return train_into(folder, recipe, resume, runtime, processes, say, after_epoch)
 
 # %% ../../nbs/engine/fit.ipynb #71d402cb
@@ -140,6 +144,8 @@ def train_remaining(folder: Path, session: Session, state: dict | None, say: Cal
         if main and len(history) < len(passes) and (other := record_resume(session, folder, state)):
             say(other)
         restore_weights(session, state)
+        if main and history:  # a stop may have come between saving the last epoch and this
+            after_epoch(folder, recipe)
     curves, stage = open_curves(folder, recipe, main and len(history) < len(passes), history), None
     for part in passes[len(history) :]:
         if stage is None or part.first_step == 0:
@@ -214,7 +220,7 @@ def open_curves(folder: Path, recipe: Recipe, main: bool, history: list[dict]) -
 # %% ../../nbs/engine/fit.ipynb #f57bc82c
 def finished(recipe: Recipe, folder: Path) -> bool:
     "Whether `folder` holds a finished run of exactly this recipe on exactly this data."
-    needed = ("recipe.yaml", "environment.json", "history.csv", "best.safetensors", "last.safetensors")
+    needed = ("recipe.yaml", "environment.json", "history.csv", *(f"{name}.safetensors" for name in kept_names(recipe)))
     if not all((folder / name).is_file() for name in needed) or not matches_recipe(recipe, folder):
         return False
     history = if_intact(lambda: run_history(folder))
@@ -277,3 +283,21 @@ def plot_histories(histories: dict[str, pd.DataFrame], axes) -> None:
     "Several runs over one another, a colour each; training drawn through, validation dashed."
     for i, (name, history) in enumerate(histories.items()):
         plot_history(history, axes, (f"C{i}", f"C{i}"), name)
+
+# %% ../../nbs/engine/fit.ipynb #4796b7f9
+def plot_learning_rate(
+    recipe: Recipe,
+    history: pd.DataFrame,  # of its run, finished or not
+    axis,
+) -> None:
+    "The learning rate of every step so far on an axis, logarithmic where it spans more than a factor of ten."
+    passes = history.step.diff().fillna(history.step.iloc[0]).astype(int).tolist()  # steps of each
+    firsts = accumulate((phase.epochs or 0 for phase in all_phases(recipe)[:-1]), initial=0)  # a phase's first pass is a whole one
+    each = [passes[min(first, len(passes) - 1)] for first in firsts]  # of phases still to come any: they are not drawn
+    rates = planned_rates(recipe, each)[: history.step.iloc[-1]]
+    axis.plot(range(1, len(rates) + 1), rates, color="#30638e")
+    above = [rate for rate in rates if rate > 0]
+    if above and max(above) > 10 * min(above):
+        axis.set_yscale("log")
+    axis.set(xlabel="step", title="learning rate")
+    axis.spines[["top", "right"]].set_visible(False)

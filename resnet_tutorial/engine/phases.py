@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['OTHER_BITS', 'Pass', 'plan', 'Session', 'open_session', 'descriptions', 'write_descriptions', 'record_resume',
-           'Stage', 'start_phase', 'validate_phase', 'best_epoch', 'gather_state', 'must_match', 'restore_weights',
+           'Stage', 'start_phase', 'validate_phase', 'gather_state', 'must_match', 'restore_weights',
            'restore_progress']
 
 # %% ../../nbs/engine/phases.ipynb #6e82f7d3
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .batches import Processes, cached_features, may_cache, training_loader
+from .checkpoints import also_best, best_epoch, check_splits
 from .checksums import write_checked
 from ..data import IMAGENET, ImageData, Loader, Normalization, batch_sizes, channel_statistics, make_loader
 from ..loop import Trainer, validate
@@ -78,12 +79,12 @@ def open_session(recipe: Recipe, runtime: Runtime, processes: Processes) -> Sess
     if not processes.main:
         processes.wait()  # number 0 prepares the data
     data = recipe_data(recipe)
-    if recipe.select_by != "last" and "val" not in set(data.table.split):
-        raise ValueError(f"{data.name} has no validation pictures that could choose by {recipe.select_by}; set select_by: last")
+    check_splits(recipe, data.name, set(data.table.split))
     images = data.images("train", recipe.image_size)
     if processes.main:
         processes.wait()
-    normalization = IMAGENET if recipe.normalization == "imagenet" else channel_statistics(images)
+    known = replace(IMAGENET, grayscale=recipe.grayscale)
+    normalization = known if recipe.normalization == "imagenet" else channel_statistics(images, recipe.grayscale)
     model, started_from = start_weights(recipe, len(data.class_names))
     if recipe.sync_batchnorm and processes.count > 1:
         if runtime.device.type != "cuda":
@@ -188,14 +189,6 @@ def validate_phase(stage: Stage) -> dict[str, float]:
     network = network.fc if stage.head_only else network
     return validate(network, stage.batches["val"], trainer.runtime, processes=trainer.processes, **stage.options)
 
-# %% ../../nbs/engine/phases.ipynb #6aae0aba
-def best_epoch(history: list[dict], select_by: str) -> int:
-    "Which epoch's weights are the best: the first of equals, or the last of all."
-    if select_by == "last":
-        return len(history)
-    values = [row[select_by] if select_by == "val_loss" else -row[select_by] for row in history]
-    return 1 + values.index(min(values)) if values else 0
-
 # %% ../../nbs/engine/phases.ipynb #b6b1ff8d
 def gather_state(session: Session, trainer: Trainer, history: list[dict], timing: list[dict], place: dict) -> dict:
     "Everything that going on needs; `place` says how far the running pass has come."
@@ -211,6 +204,7 @@ def gather_state(session: Session, trainer: Trainer, history: list[dict], timing
         "history": history,
         "timing": timing,
         "best": best_epoch(history, session.recipe.select_by),
+        "also": also_best(history, session.recipe),
         "place": place,
         "model": session.model.state_dict(),
         "average": None if session.average is None else session.average.state_dict(),

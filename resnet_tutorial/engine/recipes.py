@@ -40,6 +40,7 @@ class DataChoices(Checked):
     augment: str = "flip"  # a preset of resnet_tutorial.data
     balance_classes: bool = False  # each epoch cuts every class to the smallest, drawn anew
     normalization: Literal["train", "imagenet"] = "train"  # whose mean and standard deviation
+    grayscale: bool = False  # the network sees the luminance three times in place of the colours
 
 # %% ../../nbs/engine/recipes.ipynb #4266afa7
 class Phase(Checked):
@@ -108,6 +109,7 @@ class Recipe(UpdateChoices):
     "Every choice of one experiment; a YAML file in recipes/ holds one."
 
     select_by: Literal["val_loss", "val_accuracy", "last"] = "val_loss"  # which weights are the best
+    also_keep: list[Literal["val_loss", "val_accuracy"]] = []  # scores whose best weights are kept besides
     test_time_flip: bool = False  # evaluation looks at every picture and at its mirror image
     seed: int = Field(0, ge=0, lt=2**32)
     deterministic: bool = False  # only kernels whose result does not vary
@@ -118,6 +120,7 @@ class Recipe(UpdateChoices):
     sync_batchnorm: bool = False  # share batch statistics between processes
     compile: bool = False  # torch.compile
     tensorboard: bool = False  # curves for TensorBoard in the run folder
+    record_predictions: list[Literal["train", "val", "test"]] = []  # splits whose answers are kept, epoch by epoch
     recommend_analysis: bool = False  # `resnet-tutorial train` leaves a table for `resnet-tutorial analyze`
     out_dir: str  # the run folder
 
@@ -234,6 +237,8 @@ def exclusions(recipe: Recipe, phases: list[Phase]) -> Iterator[tuple[tuple, str
         yield ("class_weights",), "balance_classes and class_weights: balanced correct the same thing twice; choose one"
     if isinstance(recipe.class_weights, list) and not all(weight > 0 for weight in recipe.class_weights):
         yield ("class_weights",), f"class weights {recipe.class_weights} must be above 0"
+    if recipe.select_by in recipe.also_keep or len(set(recipe.also_keep)) < len(recipe.also_keep):
+        yield ("also_keep",), f"also_keep: {recipe.also_keep} names a score twice, or that of select_by: {recipe.select_by}, which best has"
     if "scratch" in recipe.weights[:-1]:
         yield ("weights",), f"nothing after scratch is ever tried: {recipe.weights}"
     for i, phase in enumerate(phases):

@@ -38,6 +38,7 @@ from resnet_tutorial.engine.checksums import (
     weights_bytes,
     write_checked,
 )
+from .checkpoints import kept_epochs
 from .files import file_lock, write_bytes, write_safely
 from .name_tables import names_csv
 from .zoo import build_model
@@ -79,10 +80,10 @@ def hold(
 
 # %% ../../nbs/engine/run_folder.ipynb #01b3dc1f
 def commit(folder: Path, state: dict) -> None:
-    "Commit a state in one step: write its best weights first, then the state itself."
-    best, epoch = state["best"], len(state["history"])
-    if best == epoch and not state["place"]:  # weights in mid-epoch are never the best
-        save_weights(judged_weights(state), best_file(folder, best), state_facts(state))
+    "Commit a state in one step: write its best weights by any score first, then the state itself."
+    epoch = len(state["history"])
+    if epoch in kept_epochs(state).values() and not state["place"]:  # weights in mid-epoch are never the best
+        save_weights(judged_weights(state), best_file(folder, epoch), state_facts(state))
     content = io.BytesIO()
     torch.save(state, content)  # into memory first: torch hides a full disk behind an internal error
     write_bytes(state_file(folder), seal(content.getvalue()))
@@ -112,7 +113,7 @@ def state_file(folder: Path) -> Path:
 
 
 def best_file(folder: Path, epoch: int) -> Path:
-    "The path of an epoch's weights while they are the best."
+    "The path of an epoch's weights while they are the best by any score."
     return folder / "state" / f"best_{epoch}.safetensors"
 
 
@@ -138,17 +139,19 @@ def publish(folder: Path, state: dict) -> None:
 
 def publish_best(folder: Path, state: dict) -> None:
     "Copy the best weights to where people look for them; a hard link would share any damage."
-    best, published = best_file(folder, state["best"]), folder / "best.safetensors"
-    if not same_bytes(best, published):
-        write_safely(published, lambda part: shutil.copyfile(best, part))
+    for name, epoch in kept_epochs(state).items():
+        best, published = best_file(folder, epoch), folder / f"{name}.safetensors"
+        if not same_bytes(best, published):
+            write_safely(published, lambda part, best=best: shutil.copyfile(best, part))
 
 
 def publish_tables(folder: Path, state: dict) -> None:
     "Write times and history, then remove best weights to which the state no longer refers."
     tables = {"timing.csv": table_bytes(state["timing"]), "history.csv": table_bytes(state["history"])}
     write_checked(folder, tables)  # history.csv last: a row in it means that everything else is complete
+    kept = [best_file(folder, epoch) for epoch in kept_epochs(state).values()]
     for old in (folder / "state").glob("best_*.safetensors"):
-        if old != best_file(folder, state["best"]):
+        if old not in kept:
             old.unlink()
 
 # %% ../../nbs/engine/run_folder.ipynb #b2a83e5a
@@ -177,8 +180,8 @@ def unpublished(folder: Path, state: dict) -> list[str]:
     epoch, tables = len(state["history"]), {name: table_bytes(state[name]) for name in ("timing", "history")}
     names = [f"{name}.csv" for name, content in tables.items()
              if if_intact(lambda name=name: read_checked(folder, f"{name}.csv")) != content]
-    if not same_bytes(best_file(folder, state["best"]), folder / "best.safetensors"):
-        names.append("best.safetensors")
+    names += [f"{name}.safetensors" for name, kept in kept_epochs(state).items()
+              if not same_bytes(best_file(folder, kept), folder / f"{name}.safetensors")]
     if not is_epoch(folder / "last.safetensors", epoch, None if state["place"] else judged_weights(state)):
         names.append("last.safetensors")
     if "described" in state and not {"history.csv", "timing.csv"} <= (if_intact(lambda: read_sums(folder)) or {}).keys():

@@ -12,13 +12,13 @@ import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 import torch
 from pydantic import ValidationError
 from torch import nn
 
+from .checkpoints import CHECKPOINTS, check_checkpoint, kept_epochs, results_tag
 from resnet_tutorial.engine.checksums import (
     DamagedFile,
     DamageWarning,
@@ -46,7 +46,7 @@ from .yaml_text import parse_yaml
 from .zoo import build_model
 
 # %% ../../nbs/engine/saved_runs.ipynb #51a6964e
-PLACES = {"out_dir", "data_root", "device", "workers", "save_every_steps", "tensorboard"}  # do not affect results
+PLACES = {"out_dir", "data_root", "device", "workers", "save_every_steps", "tensorboard", "record_predictions"}  # do not affect results
 
 
 def comparable(recipe: Recipe) -> dict:
@@ -160,21 +160,21 @@ def _kept_weights(folder: Path, checkpoint: str) -> tuple[dict[str, torch.Tensor
     "The weights that the state holds for a checkpoint; None if it holds none."
     state = if_intact(lambda: load_state(folder))
     if state is None:  # missing or damaged: use the best weights beside it, unless a kill has left two of them
-        beside = list((folder / "state").glob("best_*.safetensors")) if checkpoint == "best" else []
+        beside = list((folder / "state").glob("best_*.safetensors")) if checkpoint != "last" else []
         return if_intact(lambda: read_weights(beside[0])) if len(beside) == 1 else None
     if not state.get("history"):
         return None
     epoch = len(state["history"])
-    wanted = state["best"] if checkpoint == "best" else epoch
+    wanted = {**kept_epochs(state), "last": epoch}.get(checkpoint)
     if wanted == epoch and not state["place"]:
         return judged_weights(state), state_facts(state)
-    return if_intact(lambda: read_weights(best_file(folder, wanted)))
+    return None if wanted is None else if_intact(lambda: read_weights(best_file(folder, wanted)))
 
 # %% ../../nbs/engine/saved_runs.ipynb #e4fbd208
 def what_works(folder: Path, besides: str = "") -> str:
     "The parts of a damaged run that can still be used, as the end of a message."
     works = []
-    for name in {"best", "last"} - {besides}:
+    for name in {*CHECKPOINTS} - {besides}:
         if found := if_intact(lambda name=name: read_weights(folder / f"{name}.safetensors")):
             epoch = (found[1] or {}).get("epoch")
             works.append(f"{name}.safetensors (epoch {epoch}) is intact: load_run({str(folder)!r}, checkpoint={name!r})")
@@ -209,15 +209,16 @@ def _known_history(folder: Path) -> tuple[list[dict], Path] | None:
 # %% ../../nbs/engine/saved_runs.ipynb #1eef9a9b
 def load_run(
     folder: str | Path,
-    checkpoint: Literal["best", "last"] = "best",
+    checkpoint: str = "best",  # or last, or what the recipe keeps also: best_val_loss, best_val_accuracy
     device: str | None = None,  # None: the recipe's, which is usually auto
 ) -> Run:
     """Read a run folder. FileNotFoundError says what is missing, DamagedFile what is damaged, and both what still works;
     a warning says which file was read in place of another. Does not change random generators or flags."""
     folder = Path(folder)
-    if checkpoint not in ("best", "last"):
-        raise ValueError(f"checkpoint {checkpoint!r}: expected best or last")
-    if if_intact(lambda: stored_recipe(folder)) is None and not (folder / f"{checkpoint}.safetensors").exists():
+    check_checkpoint(checkpoint, folder)
+    stored = if_intact(lambda: stored_recipe(folder))
+    check_checkpoint(checkpoint, folder, stored)
+    if stored is None and not (folder / f"{checkpoint}.safetensors").exists():
         raise FileNotFoundError(f"{folder} is not a finished run: it has no recipe.yaml or {checkpoint}.safetensors; train it first")
     (tensors, facts), history = _checkpoint_weights(folder, checkpoint), run_history(folder)
     recipe = _run_recipe(folder, facts)
@@ -225,6 +226,5 @@ def load_run(
     with torch.random.fork_rng(devices=[]):  # a new network draws random weights, which are replaced at once
         model = build_model(facts["model"], len(facts["class_names"]))
     parse(folder / f"{checkpoint}.safetensors", b"", lambda _: model.load_state_dict(tensors))
-    normalization = Normalization(tuple(facts["mean"]), tuple(facts["std"]))
-    tag = "_last" if checkpoint == "last" else ""
-    return Run(folder, recipe, runtime.to(model).eval(), facts["class_names"], normalization, history, runtime, tag)
+    normalization = Normalization(tuple(facts["mean"]), tuple(facts["std"]), recipe.grayscale)
+    return Run(folder, recipe, runtime.to(model).eval(), facts["class_names"], normalization, history, runtime, results_tag(checkpoint))

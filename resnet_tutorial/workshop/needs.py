@@ -15,7 +15,7 @@ from ..engine.paths import find_root
 
 # %% ../../nbs/workshop/needs.ipynb #37768c86
 PEERS = ("captum", "playwright", "pytorch_grad_cam", "setuptools", "skimage", "tensorboard", "timm", "torchcam")
-PROGRAMS = {"chromium": ("chromium", "chromium-browser", "google-chrome")}
+PROGRAMS = {"bash": ("bash",), "chromium": ("chromium", "chromium-browser", "google-chrome")}
 
 
 def _missing_device(kind: str, count: str) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..engine.checkpoints import CHECKPOINTS
 from ..engine.files import read_utf8, write_text
 from ..engine.recipe_files import check_recipe, find_recipe, load_recipe, read_overrides
 from ..engine.names import did_you_mean
@@ -128,7 +129,7 @@ def loader_for(name: str | Path) -> Callable[..., Recipe]:
 # %% ../../nbs/workshop/unet_csv.ipynb #423dd559
 SUBJECTS = ("Accuracy", "F1 score", "Precision score", "Sensitivity score", "Classification report")
 ANALYSIS_KEYS = {
-    "modelPath": "best.safetensors or last.safetensors in a run folder",
+    "modelPath": "best.safetensors, last.safetensors or other weights in a run folder",
     "dataInfosPath": "a predictions.csv, or None: predict now",
     "classNamePath": "a file of lines 'wnid name, synonym', or None: the run's names",
     "imageSize": "the side in pixels that the run was trained with, or None",
@@ -142,7 +143,7 @@ class AnalysisTable:
 
     path: Path
     run_folder: Path
-    checkpoint: str  # best or last
+    checkpoint: str  # one of CHECKPOINTS
     predictions: Path | None
     class_names: Path | None
     image_size: int | None
@@ -164,7 +165,7 @@ def read_analysis(path: str | Path) -> AnalysisTable:
     if unknown := [subject for subject in subjects if subject not in SUBJECTS]:
         raise ValueError(f"{path}: unknown resultsSubjects {', '.join(unknown)}; known: {'/'.join(SUBJECTS)}")
     model = near_table(path, rows["modelPath"])
-    if model is None or model.name not in ("best.safetensors", "last.safetensors"):
+    if model is None or model.suffix != ".safetensors" or model.stem not in CHECKPOINTS:
         raise ValueError(f"{path}: modelPath {rows['modelPath']}: expected {ANALYSIS_KEYS['modelPath']}")
     size = None if rows["imageSize"] == "None" else rows["imageSize"]
     if size is not None and not size.isdigit():

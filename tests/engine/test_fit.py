@@ -218,6 +218,104 @@ def test_the_last_epoch_s_weights_are_the_best_where_the_recipe_says_so_and_aver
         scores = validate(small_run.model, data, choose_runtime("cpu", "float32"))
         assert scores["val_loss"] == pytest.approx(small_run.history.val_loss.iloc[-1], rel=1e-5)
 
+# %% ../../nbs/engine/fit.ipynb #b2989a2a
+LOSSES, ACCURACIES = (0.4, 0.5, 0.6), (0.5, 0.9, 0.8)  # best in the first, and in the second of three epochs
+
+
+def scripted(stage):
+    "In place of `validate_phase`: scores that are known before, so that each has another best epoch."
+    epoch = stage.batches["train"].sampler.epoch
+    return {"val_loss": LOSSES[epoch], "val_accuracy": ACCURACIES[epoch]}
+
+
+def epochs_of(folder, *names):
+    "Of which epoch the weights of these names are."
+    return [read_weights(Path(folder) / f"{name}.safetensors")[1]["epoch"] for name in names]
+
+# %% ../../nbs/engine/fit.ipynb #b05a824b
+def test_the_best_weights_by_another_score_are_kept_beside_the_best_and_every_command_can_ask_for_them():
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(training, "validate_phase", scripted):
+        own = tiny_recipe(folder, epochs=3, also_keep=["val_accuracy"])
+        small_run = fit(own, say=quiet)
+        assert epochs_of(small_run.folder, "best", "best_val_accuracy", "last") == [1, 2, 3]
+        assert sorted(file.name for file in (small_run.folder / "state").glob("best*")) == ["best_1.safetensors", "best_2.safetensors"]
+        other = fit(tiny_recipe(f"{folder}/other", epochs=3, select_by="val_accuracy"), say=quiet)
+        kept, chosen = (load_run(run.folder, name) for run, name in ((small_run, "best_val_accuracy"), (other, "best")))
+        assert all(torch.equal(one, two) for one, two in zip(kept.model.state_dict().values(), chosen.model.state_dict().values(), strict=True))
+        assert evaluate(kept) == evaluate(chosen) and (small_run.folder / "predictions_best_val_accuracy.csv").is_file()
+        with pytest.raises(ValueError, match="keeps no best_val_loss: it has best, last, best_val_accuracy, and best is chosen by val_loss"):
+            load_run(small_run.folder, "best_val_loss")
+        with pytest.raises(ValueError, match=r"holds a run of another recipe: also_keep"):
+            fit(tiny_recipe(folder, epochs=3), resume=True)
+    with tempfile.TemporaryDirectory() as folder:
+        alone = {"data": {"n": 24, "size": 48, "split": [24, 0, 0]}, "select_by": "last", "also_keep": ["val_loss"]}
+        with pytest.raises(ValueError, match="no validation pictures that could choose by val_loss; set select_by: last, and no also_keep"):
+            fit(tiny_recipe(folder, **alone))
+
+# %% ../../nbs/engine/fit.ipynb #d8c5ed91
+def test_the_drawn_learning_rate_is_the_one_that_every_pass_began_with_in_epochs_and_in_steps_and_ends_where_the_run_does():
+    import matplotlib.pyplot as plt
+
+    from resnet_tutorial.engine.fit import plot_learning_rate
+
+    one_name = [{"steps": 2, "learning_rate": 0.2}, {"steps": 5}]  # of both phases
+    with tempfile.TemporaryDirectory() as folder:
+        for n, budget in enumerate(({"epochs": 3, "phases": PHASES, "warmup": 0.5}, {"steps": 7, "phases": one_name}, {"epochs": 2, "accumulate": 2})):
+            run = fit(tiny_recipe(f"{folder}/{n}", schedule="linear", **budget), say=quiet)
+            for history in (run.history, run.history.head(1)):
+                figure, axis = plt.subplots()
+                plot_learning_rate(run.recipe, history, axis)
+                drawn = axis.lines[0].get_ydata()
+                assert len(drawn) == history.step.iloc[-1]
+                assert [drawn[step] for step in (0, *history.step[:-1])] == pytest.approx(history.learning_rate.tolist(), rel=1e-12)
+                plt.close(figure)
+
+# %% ../../nbs/engine/fit.ipynb #28b228bc
+def test_a_network_that_sees_grey_answers_the_same_for_an_image_and_for_the_grey_image():
+    from PIL import Image
+
+    from resnet_tutorial.evaluation import predict_files
+
+    with tempfile.TemporaryDirectory() as folder:
+        grey_run = load_run(fit(tiny_recipe(folder, grayscale=True, epochs=1), say=quiet).folder)
+        assert grey_run.normalization.grayscale and len(set(grey_run.normalization.mean)) == 1
+        assert grey_run.normalization.mean != (other := fit(tiny_recipe(f"{folder}/colour", epochs=1), say=quiet)).normalization.mean
+        image = Image.fromarray(grey_run.data.images("test", 32)[0].permute(1, 2, 0).numpy())
+        for name, one in (("colour", image), ("grey", image.convert("L"))):
+            one.save(f"{folder}/{name}.png")
+        answers = predict_files(grey_run, [f"{folder}/colour.png", f"{folder}/grey.png"])
+        assert answers.p_cat.iloc[0] == pytest.approx(answers.p_cat.iloc[1], abs=1e-6)
+        assert predict_files(other, [f"{folder}/colour.png", f"{folder}/grey.png"]).p_cat.nunique() == 2
+        imagenet = fit(tiny_recipe(f"{folder}/imagenet", grayscale=True, normalization="imagenet", epochs=1), say=quiet)
+        assert load_run(imagenet.folder).normalization == imagenet.normalization and imagenet.normalization.mean == (0.485, 0.456, 0.406)
+
+# %% ../../nbs/engine/fit.ipynb #fcd9bad1
+@pytest.mark.slow
+def test_weights_that_are_kept_besides_survive_a_kill_and_damage_and_are_asked_for_before_a_run_counts_as_finished():
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(training, "validate_phase", scripted):
+        own, names = tiny_recipe(folder, epochs=3, also_keep=["val_accuracy"]), ("best", "best_val_accuracy", "last", "history")
+        whole, contents = fit(own, say=quiet).folder, {}
+        ending = {name: f"{name}.csv" if name == "history" else f"{name}.safetensors" for name in names}
+        contents = {name: (whole / file).read_bytes() for name, file in ending.items()}
+        for fatal in (5, 9, 13, 17, 21):
+            again = tiny_recipe(f"{folder}/{fatal}", epochs=3, also_keep=["val_accuracy"])
+            assert stops_before(again, fatal)
+            found = fit(again, resume=True, say=quiet).folder
+            assert {name: (found / file).read_bytes() for name, file in ending.items()} == contents, fatal
+        file = whole / "best_val_accuracy.safetensors"
+        for damage in (file.unlink, lambda: file.write_bytes(b"damaged")):
+            damage()
+            with pytest.warns(DamageWarning, match="the same weights in"):
+                load_run(whole, "best_val_accuracy")
+            fit(own, resume=True, say=quiet)
+            assert file.read_bytes() == contents["best_val_accuracy"]
+        shutil.rmtree(whole / "state")
+        assert training.finished(own, whole) and fit(own, resume=True, say=quiet).folder == whole
+        file.unlink()
+        assert not training.finished(own, whole)
+        with pytest.raises(FileExistsError, match="no state and not all of a finished run"):
+            fit(own, resume=True, say=quiet)
+
 # %% ../../nbs/engine/fit.ipynb #40eb942d
 @pytest.mark.slow
 def test_classes_are_balanced_in_every_epoch_where_the_recipe_says_so():

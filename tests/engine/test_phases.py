@@ -8,7 +8,6 @@ import torch
 
 from resnet_tutorial.engine.batches import ALONE
 from resnet_tutorial.engine.phases import (
-    best_epoch,
     gather_state,
     must_match,
     open_session,
@@ -110,13 +109,6 @@ def test_weights_that_are_no_numbers_are_never_kept():
         session.model.fc.bias.data[0] = torch.nan
         with pytest.raises(FloatingPointError, match="fc.bias holds values that are no numbers"):
             gather_state(session, stage.trainer, [], [], {})
-
-# %% ../../nbs/engine/phases.ipynb #5c55be7c
-def test_the_best_epoch_is_the_first_of_equals_and_the_last_where_the_recipe_says_so():
-    history = [{"val_loss": loss, "val_accuracy": accuracy} for loss, accuracy in ((0.5, 0.8), (0.4, 0.9), (0.4, 0.9), (0.6, 0.7))]
-    assert best_epoch(history, "val_loss") == best_epoch(history, "val_accuracy") == 2
-    assert best_epoch(history, "last") == 4
-    assert best_epoch([], "val_loss") == best_epoch([], "last") == 0
 
 # %% ../../nbs/engine/phases.ipynb #a7a527f6
 def test_batch_statistics_are_shared_between_processes_on_cuda_only():

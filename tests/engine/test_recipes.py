@@ -90,6 +90,9 @@ def test_choices_that_exclude_each_other_are_refused():
         ({"balance_classes": True, "class_weights": "balanced"}, "correct the same thing twice"),
         ({"class_weights": [1.0, 0.0]}, "must be above 0"),
         ({"weights": ["scratch", "imagenet"]}, "nothing after scratch is ever tried"),
+        ({"also_keep": ["val_loss"]}, "names a score twice, or that of select_by: val_loss, which best has"),
+        ({"also_keep": ["val_accuracy", "val_accuracy"]}, "names a score twice"),
+        ({"also_keep": ["test_accuracy"]}, "Input should be 'val_loss' or 'val_accuracy'"),
     ):
         with pytest.raises(ValueError, match=message):
             Recipe(name="r", epochs=2, out_dir="x", **changes)

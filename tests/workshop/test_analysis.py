@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from resnet_tutorial.workshop.analysis import analyze, class_names_of, most_confident, numerical_results
+from resnet_tutorial.workshop.analysis import analyze, class_names_of, most_confident, numerical_results, random_images
 from resnet_tutorial.engine.recipes import Recipe
 from resnet_tutorial.engine.fit import fit
 from resnet_tutorial.workshop.unet_csv import SUBJECTS, read_analysis, recommend_analysis
@@ -48,6 +48,16 @@ def test_only_the_requested_subjects_are_written_and_they_are_macro_averages():
 def test_the_most_confident_predictions_are_correct_and_ordered_by_probability():
     rows = pd.DataFrame({"path": list("abcd"), "true": list("xxyx"), "predicted": list("xyyx"), "confidence": [0.7, 0.99, 0.95, 0.8]})
     assert most_confident(rows, 2).path.tolist() == ["c", "d"]
+
+# %% ../../nbs/workshop/analysis.ipynb #53b76a55
+def test_random_panels_show_other_images_for_another_seed_and_wrong_answers_too():
+    rows = pd.DataFrame({"path": [f"{n}.png" for n in range(50)], "true": "cat", "predicted": ["cat", "dog"] * 25, "confidence": 0.9})
+    first, again, other = (random_images(rows, 20, seed) for seed in (1, 1, 2))
+    assert first.equals(again) and not first.equals(other) and first.path.nunique() == 20 and set(first.predicted) == {"cat", "dog"}
+    assert len(random_images(rows, 80)) == 50
+    for wrong in ({"panels": "best"}, {"count": -1}):
+        with pytest.raises(ValueError, match="expected confident or random, and a count of 0 or more"):
+            analyze("table.csv", **wrong)
 
 # %% ../../nbs/workshop/analysis.ipynb #b33004ff
 def test_names_are_the_full_ones_of_the_synset_file_or_without_a_file_the_run_s_own():

@@ -52,8 +52,12 @@ def test_train_evaluate_predict_and_explain_follow_each_other_through_one_run_fo
         Image.new("RGB", (60, 40), "red").save(root / "new" / "red.png")
         code, log, error = command(root, "predict", str(run), "new", "--cam")
         assert code == 0 and "new/red.png" in log and (run / "new" / "Result1.png").is_file(), error
-        code, log, error = command(root, "explain", str(run), "new/red.png", "--layers", "layer1*", "--out", "told")
-        assert code == 0 and (root / "told" / "red_layers.png").is_file(), error
+        code, log, error = command(root, "explain", str(run), "new/red.png", "--layers", "layer1*", "--out", "told", "--guided")
+        assert code == 0 and (root / "told" / "red_layers.png").is_file() and (root / "told" / "red_guided.png").is_file(), error
+        drawing = ("--threshold", "0.3", "--alpha", "0", "--image-weight", "1", "--count", "1")
+        code, log, error = command(root, "predict", str(run), "new", "new", "--cam", *drawing, "--out", "drawn")
+        assert code == 0 and "3 files of maps" in log, error
+        assert Image.open(root / "drawn" / "cam1.png").getpixel((5, 5)) == (255, 0, 0), "no colours over the red image"
         assert command(root, "evaluate", str(run))[0] == 0
         code, log, error = command(root, "results", str(run))
         assert code == 2 and "no recipe in recipes/ is called 'mine" in error, error  # a recipe of one's own has no command to repeat
@@ -80,13 +84,32 @@ def test_two_tables_of_the_u_net_system_run_from_training_to_analysis_and_the_se
             assert code == 0 and ("starts from fresh weights" in log) == (start == "None"), error
         start = json.loads((root / "runs/variable_1/environment.json").read_text(encoding="utf-8"))["started_from"]
         assert "best.safetensors" in start
-        code, log, error = command(root, "analyze", "--csv", "runs/variable_1/variable_1_analysis_recommended.csv", "--count", "3")
+        code, log, error = command(root, "analyze", "--csv", "runs/variable_1/variable_1_analysis_recommended.csv", "--count", "3", "--panels", "random")
         assert code == 0 and "Sensitivity score: " in log and "thing 7" in log, error
+        assert len(list((root / "runs/variable_1/analysis/CAM").glob("*.png"))) == 3
         assert (root / "runs/variable_1/analysis/numerical_results.txt").is_file()
         recipe = "name: asks\nepochs: 1\nimage_size: 48\nbatch_size: 8\ndata: {n: 40, size: 48, split: [24, 8, 8]}\nrecommend_analysis: true\n"
         (root / "asks.yaml").write_text(recipe, encoding="utf-8")  # any recipe may ask for a table
-        code, log, error = command(root, "train", "--recipe", "asks.yaml", "--set", "model=resnet_small")
+        code, log, error = command(root, "train", "--recipe", "asks.yaml", "--set", "record_predictions=[val, test]")
+        assert {file.name for file in (root / "runs/asks/epochs").iterdir()} == {"val_0001.csv", "test_0001.csv"}
         assert code == 0 and (root / "runs/asks/asks_analysis_recommended.csv").is_file() and "was given nothing" not in log, error
+
+# %% ../../nbs/workshop/cli.ipynb #b3f8cf89
+def test_options_of_maps_without_maps_and_numbers_that_cannot_be_drawn_are_refused_before_the_run_is_read():
+    with tempfile.TemporaryDirectory() as folder:
+        for option, value in (("--threshold", "0.5"), ("--alpha", "0.5"), ("--image-weight", "0.5"), ("--count", "3")):
+            code, _, error = command(folder, "predict", "mine", "a.png", option, value)
+            assert code == 2 and error == f"error: {option} says how maps are drawn; add --cam, which asks for them\n"
+        for option, value in (("--threshold", "0"), ("--alpha", "1.5"), ("--image-weight", "nan"), ("--count", "0")):
+            code, _, error = command(folder, "predict", "mine", "a.png", "--cam", option, value)
+            assert code == 2 and error.startswith(f"error: {option[2:].replace('-', '_')} ") and ": expected " in error, error
+        assert list(Path(folder).iterdir()) == []
+
+# %% ../../nbs/workshop/cli.ipynb #c8897371
+def test_the_help_of_predict_names_the_library_s_own_threshold():
+    from resnet_tutorial.localization import BOX_THRESHOLD
+
+    assert f"by default {BOX_THRESHOLD:g}." in command(".", "predict", "--help")[1].replace("\n", " ")
 
 # %% ../../nbs/workshop/cli.ipynb #26bcca7e
 @pytest.mark.slow
