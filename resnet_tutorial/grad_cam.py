@@ -18,8 +18,14 @@ from torch import nn
 from .cam import normalize, upsample
 from .feature_maps import check_images, find_layers, maps_with_grad
 from .engine.ablation import ablation_cam
+from .engine.black_box import occlusion, rise
+from .engine.contrast import finer_cam
+from .engine.eigen_maps import eigen_cam, eigen_grad_cam
+from .engine.full_gradient import full_grad
 from .engine.guided_relu import GuidedReLUs, check_guided
 from .engine.passes import Method, Passes
+from .engine.score_cam import score_cam
+from .engine.smooth_maps import smooth_grad_cam_plus_plus
 from .engine.targets import as_array, class_scores
 from .engine.steady import steady, temporary_twin
 from .engine.twin import share_memory
@@ -166,9 +172,17 @@ def _batched_backward(scores, maps, reduce):
     return {name: reduce(name, g) for name, g in zip(maps, grads, strict=True) if g is not None}
 
 # %% ../nbs/09_grad_cam.ipynb #58505a78
-_ASK = ("activations", "passes")
+_ASK, _ALL = ("activations", "passes"), ("activations", "gradients", "passes")
 METHODS |= {
+    "eigen_cam": Method("Eigen-CAM", eigen_cam, ("activations",), "Muhammad and Yeasin 2020"),
+    "eigen_grad_cam": Method("Eigen-Grad-CAM", eigen_grad_cam, _PAIR, "pytorch-grad-cam, after Muhammad and Yeasin 2020"),
     "ablation_cam": Method("Ablation-CAM", ablation_cam, _ASK, "Desai and Ramaswamy 2020", closed_form=True),
+    "score_cam": Method("Score-CAM", score_cam, _ASK, "Wang et al. 2020"),
+    "smooth_grad_cam++": Method("Smooth Grad-CAM++", smooth_grad_cam_plus_plus, _ALL, "Omeiza et al. 2019"),
+    "finer_cam": Method("Finer-CAM", finer_cam, _ALL, "Zhang et al. 2025"),
+    "full_grad": Method("FullGrad", full_grad, ("gradients", "passes"), "Srinivas and Fleuret 2019", per_layer=False),
+    "occlusion": Method("Occlusion", occlusion, ("passes",), "Zeiler and Fergus 2014", per_layer=False),
+    "rise": Method("RISE", rise, ("passes",), "Petsiuk et al. 2018", per_layer=False),
 }
 
 # %% ../nbs/09_grad_cam.ipynb #421e53cf
@@ -237,9 +251,21 @@ def _grad_cam(model, x, target, wanted, methods, options=None):
 def _one_pass(model, x, target, wanted, methods):
     with torch.inference_mode(False), torch.enable_grad(), maps_with_grad(model, x, wanted) as (logits, maps):
         target, scores = class_scores(logits, target)
-        found, closed = _maps_of(methods, logits, target, scores, maps)
+        paired = [name for name in methods if "gradients" in METHODS[name].needs]
+        found, closed = _maps_of(paired, logits, target, scores, maps) if paired else ({layer: {} for layer in maps}, False)
+        for name in methods:
+            if name not in paired:
+                for layer, kept in maps.items():
+                    found[layer][name] = _without_gradient(METHODS[name], kept, scores)
         logits = logits.detach()
-    return {name: CAMs({layer: found[layer][name] for layer in maps}, logits, target, name, closed) for name in methods}
+    return {name: CAMs({layer: found[layer][name] for layer in maps}, logits, target, name, closed and name in paired) for name in methods}
+
+
+def _without_gradient(method, kept, scores):
+    "The map of a method that knows of no class: the same one for each class that is asked for."
+    with torch.no_grad(), torch.autocast(kept.device.type, enabled=False):
+        cam = method.make(kept.detach().to(torch.promote_types(kept.dtype, torch.float32)))
+        return cam[:, None].expand(-1, scores.shape[1], -1, -1) if scores.ndim == 2 else cam
 
 # %% ../nbs/09_grad_cam.ipynb #06403b1a
 def _known(body, x, target, wanted, options):

@@ -34,8 +34,9 @@ def test_importing_it_loads_nothing_that_only_drawing_or_tables_or_notebooks_nee
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, encoding="utf-8").stdout.split()
     assert not {name.partition(".")[0] for name in loaded} & set(heavy.split())
     own = {name.removeprefix("resnet_tutorial.") for name in loaded if name.startswith("resnet_tutorial.")}
-    assert own == {"cam", "feature_maps", "grad_cam", "localization", "engine", "engine.ablation", "engine.axes", "engine.files", "engine.float64", "engine.guard",
-                   "engine.guided_relu", "engine.names", "engine.passes", "engine.replay", "engine.steady", "engine.targets", "engine.twin"}
+    assert own == {"cam", "feature_maps", "grad_cam", "localization", "engine", "engine.ablation", "engine.axes", "engine.black_box", "engine.contrast",
+                   "engine.eigen_maps", "engine.files", "engine.float64", "engine.full_gradient", "engine.guard", "engine.guided_relu", "engine.names",
+                   "engine.passes", "engine.replay", "engine.score_cam", "engine.smooth_maps", "engine.steady", "engine.targets", "engine.twin"}
 
 # %% ../nbs/09_grad_cam.ipynb #5b341d1a
 import copy
@@ -234,6 +235,23 @@ def test_layers_with_channels_last_are_refused_with_those_that_have_a_map():
     with pytest.raises(ValueError, match=r"layer 'features.7' puts out \(1, 2, 2, 768\) with \(B, h, w, C\) \(channels last\).*: features.0.0, permute$"):
         grad_cam(model, x, 1, "features.7")
     assert list(grad_cam(model, x, 1, "*").maps) == ["features.0.0", "permute"]
+
+# %% ../nbs/09_grad_cam.ipynb #0e28961c
+def test_every_method_of_the_table_gives_finite_maps_alone_and_beside_the_others_and_leaves_the_model_as_it_is():
+    model, x = seeded(build_model, "resnet_small", 3).train(), noise(32)
+    before = copy.deepcopy(model.state_dict())
+    layered = [name for name, method in METHODS.items() if method.per_layer]
+    together = grad_cam(model, x, [[0, 1], [2, 2]], ["layer3.0", "layer4.0"], layered, pass_batch=40)
+    assert list(together) == layered
+    for name in METHODS:
+        alone = grad_cam(model, x, [[0, 1], [2, 2]], ["layer3.0", "layer4.0"] if name in layered else None, name)
+        for layer, cam in alone.maps.items():
+            assert cam.shape == (2, 2, *((4, 4) if name in layered else (32, 32))), (name, layer)
+            assert cam.isfinite().all() and cam.dtype == torch.float32 and not cam.requires_grad
+            assert name not in layered or peak_error(together[name].maps[layer], cam) < 1e-2, name
+    batches = grad_cam_batches(model, x, target=1, method=["score_cam", "grad_cam"], layers="layer4.0", batch_size=1, pass_batch=16)
+    assert batches["score_cam"].maps["layer4.0"].shape == (2, 4, 4) and batches["grad_cam"].target.tolist() == [1, 1]
+    assert model.training and all(value.equal(before[name]) for name, value in model.state_dict().items())
 
 # %% ../nbs/09_grad_cam.ipynb #a6dca4a3
 def test_targets_that_do_not_fit_are_refused():
