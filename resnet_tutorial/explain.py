@@ -26,7 +26,7 @@ from .feature_maps import feature_maps, pick_layers
 from .engine.name_tables import write_names_csv
 from .engine.names import label_text
 from .engine.systems import as_stored
-from .grad_cam import CAMs, grad_cam_batches, guided_backprop
+from .grad_cam import METHODS, CAMs, grad_cam_batches, guided_backprop
 from .localization import BOX_THRESHOLD
 from .engine.saved_runs import Run
 
@@ -123,7 +123,7 @@ def explain(
     run: Run,
     places: Iterable[str | Path],  # image files, or folders that hold some
     layers: list[str] | None = None,  # names, wildcards allowed; None: six blocks, first to last
-    method: str = "grad_cam",  # a key of grad_cam.METHODS
+    method: str = "grad_cam",  # a key of grad_cam.METHODS; those that explain the image as a whole take no layers
     target: str | None = None,  # the class whose evidence is shown; None: the predicted one
 ) -> Explanation:
     """Answers for new images, and maps of several layers that show where they come from.
@@ -138,9 +138,10 @@ def explain(
     else:
         classes = torch.full((len(files),), run.class_names.index(target))
     images = read_pictures(files, run.recipe.image_size)
-    if not layers:  # of the blocks that have a map at this size: the last ones of small images have a single position
+    whole = method in METHODS and not METHODS[method].per_layer
+    if not layers and not whole:  # of the blocks that have a map at this size: the last ones of small images have a single position
         layers = pick_layers(feature_maps(run.model, run.normalization(images[:1].to(run.runtime.device))))
-    cams = grad_cam_batches(run.model, images, run.normalization, classes, layers, method)
+    cams = grad_cam_batches(run.model, images, run.normalization, classes, layers or None, method)
     return Explanation(run, files, answers, cams, method, answers.attrs["skipped"])
 
 # %% ../nbs/13_your_own_images.ipynb #61821d4b

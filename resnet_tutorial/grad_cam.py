@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'grad_cam_map', 'hires_cam_map', 'layer_cam_map', 'grad_cam_plus_plus_map', 'xgrad_cam_map', 'CAMs',
-           'grad_cam', 'grad_cam_batches', 'guided_backprop', 'guided_grad_cam']
+           'grad_cam', 'one_pass_methods', 'grad_cam_batches', 'guided_backprop', 'guided_grad_cam']
 
 # %% ../nbs/09_grad_cam.ipynb #e8bb588c
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,9 +17,18 @@ from torch import nn
 
 from .cam import normalize, upsample
 from .feature_maps import check_images, find_layers, maps_with_grad
+from .engine.ablation import ablation_cam
+from .engine.black_box import occlusion, rise
+from .engine.contrast import finer_cam
+from .engine.eigen_maps import eigen_cam, eigen_grad_cam
+from .engine.full_gradient import full_grad
 from .engine.guided_relu import GuidedReLUs, check_guided
+from .engine.passes import Method, Passes
+from .engine.score_cam import score_cam
+from .engine.smooth_maps import smooth_grad_cam_plus_plus
 from .engine.targets import as_array, class_scores
 from .engine.steady import steady, temporary_twin
+from .engine.twin import share_memory
 
 # %% ../nbs/09_grad_cam.ipynb #904ba418
 def grad_cam_map(activation, gradient):
@@ -51,13 +61,14 @@ def xgrad_cam_map(activation, gradient):
     return torch.einsum("...bc,bchw->...bhw", torch.where(total != 0, share / total, 0.0), activation)
 
 
+_PAIR = ("activations", "gradients")  # make: (activation (B, C, h, w), gradient (..., B, C, h, w)) -> map (..., B, h, w)
 METHODS = {
-    "grad_cam": grad_cam_map,
-    "hires_cam": hires_cam_map,
-    "layer_cam": layer_cam_map,
-    "grad_cam++": grad_cam_plus_plus_map,
-    "xgrad_cam": xgrad_cam_map,
-}  # name -> (activation (B, C, h, w), gradient (..., B, C, h, w)) -> map (..., B, h, w)
+    "grad_cam": Method("Grad-CAM", grad_cam_map, _PAIR, "Selvaraju et al. 2017"),
+    "hires_cam": Method("HiResCAM", hires_cam_map, _PAIR, "Draelos and Carin 2020"),
+    "layer_cam": Method("LayerCAM", layer_cam_map, _PAIR, "Jiang et al. 2021"),
+    "grad_cam++": Method("Grad-CAM++", grad_cam_plus_plus_map, _PAIR, "Chattopadhay et al. 2018"),
+    "xgrad_cam": Method("XGrad-CAM", xgrad_cam_map, _PAIR, "Fu et al. 2020"),
+}
 
 # %% ../nbs/09_grad_cam.ipynb #aa7643a4
 @dataclass(frozen=True)
@@ -160,6 +171,20 @@ def _batched_backward(scores, maps, reduce):
     grads = torch.autograd.grad(scores, list(maps.values()), seeds, is_grads_batched=True, allow_unused=True)
     return {name: reduce(name, g) for name, g in zip(maps, grads, strict=True) if g is not None}
 
+# %% ../nbs/09_grad_cam.ipynb #58505a78
+_ASK, _ALL = ("activations", "passes"), ("activations", "gradients", "passes")
+METHODS |= {
+    "eigen_cam": Method("Eigen-CAM", eigen_cam, ("activations",), "Muhammad and Yeasin 2020"),
+    "eigen_grad_cam": Method("Eigen-Grad-CAM", eigen_grad_cam, _PAIR, "pytorch-grad-cam, after Muhammad and Yeasin 2020"),
+    "ablation_cam": Method("Ablation-CAM", ablation_cam, _ASK, "Desai and Ramaswamy 2020", closed_form=True),
+    "score_cam": Method("Score-CAM", score_cam, _ASK, "Wang et al. 2020"),
+    "smooth_grad_cam++": Method("Smooth Grad-CAM++", smooth_grad_cam_plus_plus, _ALL, "Omeiza et al. 2019"),
+    "finer_cam": Method("Finer-CAM", finer_cam, _ALL, "Zhang et al. 2025"),
+    "full_grad": Method("FullGrad", full_grad, ("gradients", "passes"), "Srinivas and Fleuret 2019", per_layer=False),
+    "occlusion": Method("Occlusion", occlusion, ("passes",), "Zeiler and Fergus 2014", per_layer=False),
+    "rise": Method("RISE", rise, ("passes",), "Petsiuk et al. 2018", per_layer=False),
+}
+
 # %% ../nbs/09_grad_cam.ipynb #421e53cf
 def grad_cam(
     model: nn.Module,
@@ -167,6 +192,8 @@ def grad_cam(
     target=None,                   # None: predicted; a class; (B,) classes; (B, K): K of each; or logits -> (B,) scores
     layers=None,                   # names, patterns ("layer?.?"), modules; None: every residual block
     method="grad_cam",             # a key of METHODS, or several
+    pass_batch: int = 64,          # rows at a time, for methods that need further passes
+    pass_dtype: torch.dtype | None = None,  # bfloat16: those passes under autocast; None: as the model is
 ) -> CAMs:                         # several methods: dict method -> CAMs
     """Class activation maps of any layers from one forward and one backward pass; raw, signed, at each layer's size.
 
@@ -178,11 +205,17 @@ def grad_cam(
 
     ValueError for a layer whose output is not (B, C, h, w) for certain, a target that is no class number, and a model
     that ends in a softmax or sigmoid, unless `target` is a function of its output."""
-    methods, wanted = _methods(method), find_layers(model, layers)
-    results = steady(lambda net: _grad_cam(net, x, target, wanted, methods), model)
+    methods, options = _methods(method), {"batch_size": pass_batch, "dtype": pass_dtype}
+    wanted = _wanted(model, layers, methods)
+    results = steady(lambda net: _grad_cam(net, x, target, wanted, methods, options), model)
     return results[method] if isinstance(method, str) else results
 
 # %% ../nbs/09_grad_cam.ipynb #c0306c53
+def one_pass_methods() -> list[str]:
+    "The keys of METHODS that one forward and one backward pass serve together, without further passes."
+    return [name for name, method in METHODS.items() if "passes" not in method.needs]
+
+
 def _methods(method) -> list[str]:
     "One or several methods as a list; ValueError where one is unknown."
     methods = [method] if isinstance(method, str) else list(method)
@@ -191,13 +224,68 @@ def _methods(method) -> list[str]:
     return methods
 
 
-def _grad_cam(model, x, target, wanted, methods):
+def _wanted(model, layers, methods):
+    "What find_layers finds; nothing for methods that explain the image as a whole."
+    whole = [name for name in methods if not METHODS[name].per_layer]
+    if whole and layers is not None:
+        raise ValueError(f"{whole[0]} explains the image as a whole and looks at no layers; leave out layers={layers!r}")
+    return find_layers(model, layers) if len(whole) < len(methods) else {}
+
+# %% ../nbs/09_grad_cam.ipynb #b1fc310f
+def _grad_cam(model, x, target, wanted, methods, options=None):
     "Return method -> CAMs; WeightsChanged where another thread writes to the weights."
+    asking = [name for name in methods if "passes" in METHODS[name].needs]
+    if not asking:
+        return _one_pass(model, x, target, wanted, methods)
+    with temporary_twin(model) as body:  # one set of weights for all passes
+        quick = [name for name in methods if name not in asking]
+        results = _one_pass(body, x, target, wanted, quick) if quick else {}
+        passes = _known(body, x, target, wanted, options or {})
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            for name in asking:
+                closed = METHODS[name].closed_form and passes.head is not None
+                results[name] = CAMs(METHODS[name].make(passes), passes.logits, passes.classes, name, closed)
+    return {name: results[name] for name in methods}
+
+
+def _one_pass(model, x, target, wanted, methods):
     with torch.inference_mode(False), torch.enable_grad(), maps_with_grad(model, x, wanted) as (logits, maps):
         target, scores = class_scores(logits, target)
-        found, closed = _maps_of(methods, logits, target, scores, maps)
+        paired = [name for name in methods if "gradients" in METHODS[name].needs]
+        found, closed = _maps_of(paired, logits, target, scores, maps) if paired else ({layer: {} for layer in maps}, False)
+        for name in methods:
+            if name not in paired:
+                for layer, kept in maps.items():
+                    found[layer][name] = _without_gradient(METHODS[name], kept, scores)
         logits = logits.detach()
-    return {name: CAMs({layer: found[layer][name] for layer in maps}, logits, target, name, closed) for name in methods}
+    return {name: CAMs({layer: found[layer][name] for layer in maps}, logits, target, name, closed and name in paired) for name in methods}
+
+
+def _without_gradient(method, kept, scores):
+    "The map of a method that knows of no class: the same one for each class that is asked for."
+    with torch.no_grad(), torch.autocast(kept.device.type, enabled=False):
+        cam = method.make(kept.detach().to(torch.promote_types(kept.dtype, torch.float32)))
+        return cam[:, None].expand(-1, scores.shape[1], -1, -1) if scores.ndim == 2 else cam
+
+# %% ../nbs/09_grad_cam.ipynb #06403b1a
+def _known(body, x, target, wanted, options):
+    "The first pass of a batch as `Passes`: logits, classes, maps, and the head's weight where it is all that follows."
+    with torch.inference_mode(False), torch.enable_grad(), _first_pass(body, x, wanted) as (logits, maps):
+        classes, _ = class_scores(logits, target)
+        weight = _head_weight(logits, next(iter(maps.values()))) if len(maps) == 1 else None
+        exact = {name: kept.detach().to(torch.promote_types(kept.dtype, torch.float32)) for name, kept in maps.items()}
+        return Passes(body, share_memory(x), logits.detach(), classes, target if callable(target) else None, exact,
+                      None if weight is None else weight.detach(), **options)
+
+
+@contextmanager
+def _first_pass(body, x, wanted):
+    if wanted:
+        with maps_with_grad(body, x, wanted) as found:
+            yield found
+    else:
+        check_images(x)
+        yield body(x.detach().clone().requires_grad_().clone()), {}
 
 # %% ../nbs/09_grad_cam.ipynb #6eb0ad4c
 def _maps_of(methods, logits, target, scores, maps):
@@ -251,17 +339,20 @@ def grad_cam_batches(
     layers=None,
     method="grad_cam",
     batch_size: int = 50,
+    pass_batch: int = 64,             # and this, as in grad_cam
+    pass_dtype: torch.dtype | None = None,
 ) -> CAMs:                            # several methods: dict method -> CAMs; all on the CPU
     "`grad_cam` of many images, batch by batch, with the same weights for all."
     device, target = next(model.parameters()).device, _targets_of_all(target, len(images))
-    methods, wanted = _methods(method), find_layers(model, layers)
+    methods, options = _methods(method), {"batch_size": pass_batch, "dtype": pass_dtype}
+    wanted = _wanted(model, layers, methods)
 
     def work(net):
         with temporary_twin(net) as body:
             for start in range(0, len(images), batch_size):
                 batch = images[start:start + batch_size].to(device)
                 chosen = target[start:start + batch_size] if torch.is_tensor(target) and target.ndim else target
-                yield _grad_cam(body, prepare(batch) if prepare else batch, chosen, wanted, methods)
+                yield _grad_cam(body, prepare(batch) if prepare else batch, chosen, wanted, methods, options)
 
     parts = steady(lambda net: list(work(net)), model)
     results = {name: _joined([part[name] for part in parts]) for name in methods}

@@ -34,8 +34,9 @@ def test_importing_it_loads_nothing_that_only_drawing_or_tables_or_notebooks_nee
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, encoding="utf-8").stdout.split()
     assert not {name.partition(".")[0] for name in loaded} & set(heavy.split())
     own = {name.removeprefix("resnet_tutorial.") for name in loaded if name.startswith("resnet_tutorial.")}
-    assert own == {"cam", "feature_maps", "grad_cam", "localization", "engine", "engine.axes", "engine.files", "engine.float64", "engine.guard",
-                   "engine.guided_relu", "engine.names", "engine.steady", "engine.targets", "engine.twin"}
+    assert own == {"cam", "feature_maps", "grad_cam", "localization", "engine", "engine.ablation", "engine.axes", "engine.black_box", "engine.contrast",
+                   "engine.eigen_maps", "engine.files", "engine.float64", "engine.full_gradient", "engine.guard", "engine.guided_relu", "engine.names",
+                   "engine.passes", "engine.replay", "engine.score_cam", "engine.smooth_maps", "engine.steady", "engine.targets", "engine.twin"}
 
 # %% ../nbs/09_grad_cam.ipynb #5b341d1a
 import copy
@@ -50,8 +51,12 @@ from torch import nn
 
 from resnet_tutorial.cam import cam_maps, class_activation_map, normalize, upsample
 from resnet_tutorial.feature_maps import find_layers
-from resnet_tutorial.grad_cam import METHODS, grad_cam, grad_cam_batches, guided_backprop, guided_grad_cam
+from resnet_tutorial.engine.passes import Method
+from resnet_tutorial.grad_cam import METHODS, grad_cam, grad_cam_batches, guided_backprop, guided_grad_cam, one_pass_methods
 from resnet_tutorial.engine.zoo import build_model
+
+
+FIVE = ("grad_cam", "hires_cam", "layer_cam", "grad_cam++", "xgrad_cam")
 
 
 def noise(size=64, batch=2, seed=0):
@@ -79,7 +84,7 @@ def test_each_method_is_its_formula_channel_by_channel():
     A = torch.rand(2, 3, 4, 5, generator=generator, dtype=torch.float64)
     G = torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64)
     for b in range(2):
-        expected = {name: torch.zeros(4, 5, dtype=torch.float64) for name in METHODS}
+        expected = {name: torch.zeros(4, 5, dtype=torch.float64) for name in FIVE}
         for a, g in zip(A[b], G[b], strict=True):
             alpha = g**2 / (2 * g**2 + g**3 * a.sum())
             expected["grad_cam"] += g.mean() * a
@@ -87,21 +92,21 @@ def test_each_method_is_its_formula_channel_by_channel():
             expected["layer_cam"] += g.clamp(min=0) * a
             expected["grad_cam++"] += (alpha * g.clamp(min=0)).sum() * a
             expected["xgrad_cam"] += (g * a).sum() / a.sum() * a
-        for name, method in METHODS.items():
-            torch.testing.assert_close(method(A, G)[b], expected[name])
+        for name in FIVE:
+            torch.testing.assert_close(METHODS[name](A, G)[b], expected[name])
 
 # %% ../nbs/09_grad_cam.ipynb #1eb4975a
 def test_methods_of_several_classes_at_once_are_those_of_one_and_zero_gradients_give_zero_maps():
     generator = torch.Generator().manual_seed(0)
     A, G = torch.rand(2, 3, 4, 5, generator=generator), torch.randn(6, 2, 3, 4, 5, generator=generator)
-    for method in METHODS.values():
+    for method in map(METHODS.get, FIVE):
         torch.testing.assert_close(method(A, G)[4], method(A, G[4]))
         assert method(A, 0 * G).eq(0).all() and method(0 * A, G).eq(0).all()
 
 # %% ../nbs/09_grad_cam.ipynb #cdd501b7
 def test_the_closed_form_of_the_last_block_is_the_backward_one():
     model, x = seeded(build_model, "resnet18", 5), noise()
-    for method in METHODS:
+    for method in FIVE:
         closed = grad_cam(model, x, 3, "layer4.1", method)
         backward = grad_cam(model, x, 3, ["layer4.0", "layer4.1"], method)
         assert closed.closed_form and not backward.closed_form
@@ -147,8 +152,8 @@ def test_the_closed_form_is_used_only_where_the_graph_is_exactly_pooling_and_a_l
 def test_several_layers_methods_and_classes_come_from_one_forward_and_one_backward():
     model, x = seeded(build_model, "resnet18", 5), noise()
     classes = torch.tensor([[0, 3, 4], [1, 2, 2]])
-    together = grad_cam(model, x, classes, ["conv1", "layer2.0", "layer4.1"], list(METHODS))
-    assert list(together) == list(METHODS)
+    together = grad_cam(model, x, classes, ["conv1", "layer2.0", "layer4.1"], one_pass_methods())
+    assert list(together) == one_pass_methods()
     for method, result in together.items():
         assert list(result.maps) == ["conv1", "layer2.0", "layer4.1"] and result.maps["conv1"].shape == (2, 3, 32, 32)
         for k in range(3):
@@ -230,6 +235,23 @@ def test_layers_with_channels_last_are_refused_with_those_that_have_a_map():
     with pytest.raises(ValueError, match=r"layer 'features.7' puts out \(1, 2, 2, 768\) with \(B, h, w, C\) \(channels last\).*: features.0.0, permute$"):
         grad_cam(model, x, 1, "features.7")
     assert list(grad_cam(model, x, 1, "*").maps) == ["features.0.0", "permute"]
+
+# %% ../nbs/09_grad_cam.ipynb #0e28961c
+def test_every_method_of_the_table_gives_finite_maps_alone_and_beside_the_others_and_leaves_the_model_as_it_is():
+    model, x = seeded(build_model, "resnet_small", 3).train(), noise(32)
+    before = copy.deepcopy(model.state_dict())
+    layered = [name for name, method in METHODS.items() if method.per_layer]
+    together = grad_cam(model, x, [[0, 1], [2, 2]], ["layer3.0", "layer4.0"], layered, pass_batch=40)
+    assert list(together) == layered
+    for name in METHODS:
+        alone = grad_cam(model, x, [[0, 1], [2, 2]], ["layer3.0", "layer4.0"] if name in layered else None, name)
+        for layer, cam in alone.maps.items():
+            assert cam.shape == (2, 2, *((4, 4) if name in layered else (32, 32))), (name, layer)
+            assert cam.isfinite().all() and cam.dtype == torch.float32 and not cam.requires_grad
+            assert name not in layered or peak_error(together[name].maps[layer], cam) < 1e-2, name
+    batches = grad_cam_batches(model, x, target=1, method=["score_cam", "grad_cam"], layers="layer4.0", batch_size=1, pass_batch=16)
+    assert batches["score_cam"].maps["layer4.0"].shape == (2, 4, 4) and batches["grad_cam"].target.tolist() == [1, 1]
+    assert model.training and all(value.equal(before[name]) for name, value in model.state_dict().items())
 
 # %% ../nbs/09_grad_cam.ipynb #a6dca4a3
 def test_targets_that_do_not_fit_are_refused():
@@ -400,7 +422,7 @@ def test_maps_made_while_another_thread_trains_the_model_are_each_of_one_set_of_
         return (maps.mean((2, 3)) + model.fc.bias.detach() - logits).abs().max().item()  # the bias moves little in a step
 
 
-    ways = [lambda model: grad_cam(model, noise(), 1, ["bn1", "layer2.1", "layer4.1"], list(METHODS)), identity_gap,
+    ways = [lambda model: grad_cam(model, noise(), 1, ["bn1", "layer2.1", "layer4.1"], one_pass_methods()), identity_gap,
             lambda model: grad_cam(model, noise(), None, "layer4.1"), lambda model: grad_cam(model, noise(), 1, model.layer3),
             lambda model: grad_cam(model, noise(), 1, (name for name in ("layer1.0", "layer4.1"))),
             lambda model: grad_cam_batches(model, noise(64, 3), None, 1, "layer?.0", batch_size=1),
@@ -739,7 +761,7 @@ def test_three_hundred_calls_leave_no_tensor_behind_without_the_garbage_collecto
 
     model, x = seeded(build_model, "resnet_small", 4), noise(32, 1)
     classes, some = torch.tensor([[0, 1, 2]]), ["layer2", "layer3"]
-    calls = [lambda: grad_cam(model, x), lambda: grad_cam(model, x, 1, "layer3"), lambda: grad_cam(model, x, 1, some, list(METHODS)),
+    calls = [lambda: grad_cam(model, x), lambda: grad_cam(model, x, 1, "layer3"), lambda: grad_cam(model, x, 1, some, one_pass_methods()),
              lambda: grad_cam(model, x, classes, some), lambda: grad_cam(model, x, lambda logits: logits[:, 0], some),
              lambda: grad_cam_batches(model, x.repeat(2, 1, 1, 1), batch_size=1, layers=some),
              lambda: guided_backprop(model, x, 1), lambda: guided_grad_cam(model, x, 1, "layer3")]
@@ -784,7 +806,7 @@ def test_an_error_at_any_point_leaves_no_tensor_behind_either():
 
 
     model, x, live = seeded(build_model, "resnet_small", 4), noise(32, 1), []
-    METHODS["broken"] = lambda activation, gradient: 1 / 0
+    METHODS["broken"] = Method("Broken", lambda activation, gradient: 1 / 0, ("activations", "gradients"), "nobody")
     gc.collect()
     gc.disable()
     try:
@@ -821,7 +843,7 @@ def test_a_model_that_hides_its_layers_in_a_list_is_explained_in_eval_mode_and_l
             mine.load_state_dict(theirs.state_dict())
     before = [copy.deepcopy(layer.state_dict()) for layer in hidden.layers]
     torch.testing.assert_close(guided_backprop(hidden, x, 1), guided_backprop(known, x, 1))
-    for method in METHODS:
+    for method in one_pass_methods():
         torch.testing.assert_close(grad_cam(hidden, x, 1, "conv", method).maps, grad_cam(known, x, 1, "conv", method).maps)
     for layer, state in zip(hidden.layers, before, strict=True):
         assert layer.training and all(value.equal(state[name]) for name, value in layer.state_dict().items())

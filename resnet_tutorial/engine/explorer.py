@@ -17,7 +17,7 @@ from PIL import Image
 from scipy import ndimage
 
 from ..cam import draw_boxes, normalize, overlay, upsample
-from ..grad_cam import METHODS, CAMs, grad_cam
+from ..grad_cam import CAMs, grad_cam, one_pass_methods
 from ..localization import BOX_THRESHOLD, cam_boxes
 from .names import printable
 from .saved_runs import Run
@@ -68,7 +68,7 @@ class PictureMaps:
         if number != self.number:
             x = self.run.normalization(self.images[number:number + 1].to(self.run.runtime.device))
             classes = torch.arange(len(self.run.class_names), device=x.device)[None]
-            self.cams, self.number = grad_cam(self.run.model, x, classes, None, list(METHODS)), number
+            self.cams, self.number = grad_cam(self.run.model, x, classes, None, one_pass_methods()), number
             self.computed += 1
         return self.cams
 
@@ -95,7 +95,7 @@ def _make_controls(maps: PictureMaps, number: int = 0) -> dict[str, widgets.Widg
         "number": widgets.IntSlider(number, 0, len(maps.images) - 1, description="image", continuous_update=False),
         "layer": widgets.SelectionSlider(options=list(first.maps), value=list(first.maps)[-1], description="layer"),
         "target": widgets.Dropdown(options=classes, value=said, description="class"),
-        "method": widgets.Dropdown(options=list(METHODS), description="method"),
+        "method": widgets.Dropdown(options=one_pass_methods(), description="method"),
         "alpha": widgets.FloatSlider(0.5, description="blend", **share),
         "cmap": widgets.Dropdown(options=["inferno", "viridis", "magma", "jet"], description="colours"),
         "threshold": widgets.FloatSlider(BOX_THRESHOLD, description="threshold", **share),

@@ -224,16 +224,26 @@ def _end(skipped: list[tuple[str, str]], folder: Path) -> None:
         raise typer.Exit(1)
 
 # %% ../../nbs/workshop/cli.ipynb #71993a13
+def _list_methods(wanted: bool) -> None:
+    "The table of methods: name, what it needs, title and source."
+    if wanted:
+        from resnet_tutorial.grad_cam import METHODS
+        for name, method in METHODS.items():
+            typer.echo(f"{name:18} {', '.join(method.needs):34} {method.title} ({method.source})")
+        raise typer.Exit()
+
+
 @app.command("explain")
 def explain_command(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     pictures: Annotated[list[Path], PICTURES],
     layers: Annotated[list[str] | None, typer.Option(help="A layer's name, wildcards allowed; may be repeated. None: six blocks.")] = None,
-    method: Annotated[str, typer.Option(help="grad_cam, hires_cam, layer_cam, grad_cam++ or xgrad_cam.")] = "grad_cam",
+    method: Annotated[str, typer.Option(help="One of those that --methods lists.")] = "grad_cam",
     target: Annotated[str | None, typer.Option("--class", help="The class to look for; by default the predicted one.")] = None,
     guided: Annotated[bool, typer.Option("--guided", help="Also guided backpropagation and Guided Grad-CAM at the last layer shown.")] = False,
     out: Annotated[Path | None, OUT] = None,
     checkpoint: Annotated[str, typer.Option(help="best or last; best_val_loss or best_val_accuracy where the recipe keeps it.")] = "best",
+    methods: Annotated[bool, typer.Option("--methods", is_eager=True, callback=_list_methods, help="List the methods, and what each needs.")] = False,
 ) -> None:
     "Show where in new pictures an answer comes from, layer by layer; explanations.csv has the peaks."
     from resnet_tutorial.explain import explain, guided_maps

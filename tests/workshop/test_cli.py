@@ -142,6 +142,18 @@ def test_mistakes_about_a_run_or_a_picture_are_one_message_and_exit_code_2():
             assert code == 2 and error.count("\n") == 1 and "best.safetensors is damaged" in error, error
 
 # %% ../../nbs/workshop/cli.ipynb #2228380e
+def test_explain_lists_every_method_of_the_table_and_what_it_needs():
+    from typer.testing import CliRunner
+
+    from resnet_tutorial.grad_cam import METHODS
+    from resnet_tutorial.workshop.cli import app
+
+    listed = CliRunner().invoke(app, ["explain", "--methods"])
+    assert listed.exit_code == 0
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(METHODS)
+    assert all(need in line for line, method in zip(listed.stdout.splitlines(), METHODS.values(), strict=True) for need in method.needs)
+
+# %% ../../nbs/workshop/cli.ipynb #ac840971
 @pytest.mark.slow
 def test_predict_and_explain_answer_for_the_good_images_name_the_others_and_end_with_exit_code_one():
     with tempfile.TemporaryDirectory() as folder:
