@@ -232,7 +232,7 @@ def _list_methods(wanted: bool) -> None:
             typer.echo(f"{name:18} {', '.join(method.needs):34} {method.title} ({method.source})")
         raise typer.Exit()
 
-
+# %% ../../nbs/workshop/cli.ipynb #c31d010a
 @app.command("explain")
 def explain_command(
     run: Annotated[Path, typer.Argument(help="A run folder.")],

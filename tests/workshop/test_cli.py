@@ -120,7 +120,7 @@ def test_mistakes_about_a_run_or_a_picture_are_one_message_and_exit_code_2():
         (root / "mine.yaml").write_text(recipe + f"out_dir: {run}\n", encoding="utf-8")
         assert command(root, "train", "--recipe", "mine.yaml")[0] == 0
         (root / "broken.png").write_text("no picture", encoding="utf-8")
-        mistakes = [(("train", "--recipe", "mine.yaml"), "holds a run already"), (("evaluate", "nowhere"), "no finished run")]
+        mistakes = [(("train", "--recipe", "mine.yaml"), "holds a run already"), (("evaluate", "nowhere"), "not a finished run")]
         mistakes += [(("train", "--recipe", "mine.yaml", "--set", "sede=1"), "did you mean 'seed'")]
         mistakes += [(("evaluate", str(run), "--split", "exam"), "split 'exam' is not one of")]
         mistakes += [(("evaluate", str(run), "--checkpoint", "first"), "checkpoint 'first'")]
@@ -172,7 +172,7 @@ def test_predict_and_explain_answer_for_the_good_images_name_the_others_and_end_
         for name, table in (("predict", "predictions.csv"), ("explain", "explanations.csv")):
             for places in (["new"], ["new", "missing.png"]):
                 code, log, error = command(root, name, str(run), *places, "--out", "out", *(["--cam"] if name == "predict" else ["--layers", "layer4*"]))
-                assert code == 1 and all(bad in error for bad in ("x.jpg: a folder", "nowhere.png: a link", "cut.png: damaged", "empty.png: empty")), error
+                assert code == 1 and all(bad in error for bad in ("x.jpg: a folder", "nowhere.png: a broken link", "cut.png: damaged", "empty.png: empty")), error
                 assert ("missing.png: there is no such file" in error) == (len(places) == 2) and "\x1b" not in log + error and "\r" not in log + error
                 skipped = read_names_csv(root / "out" / "skipped.csv")
                 assert len(skipped) == 2 + 2 * 1 + len(places) - 1 and list(skipped) == ["path", "reason"]
