@@ -26,23 +26,25 @@ Fill = float | torch.Tensor | Callable  # a value, an image (B, C, H, W) to take
 def perturbation_curve(
     model: nn.Module,           # gives logits (B, K); used as it is, so put it into eval mode
     images: torch.Tensor,       # (B, C, H, W), normalised as the model expects
-    maps: torch.Tensor,         # (B, H, W): the larger, the more important
+    maps: torch.Tensor,         # (..., B, H, W), any number of each image: the larger, the more important
     target: torch.Tensor,       # (B,) classes that the maps explain
     insertion: bool = False,    # start from the fill and add pixels, instead of deleting them
     steps: int = 20,            # in how many steps pixels are taken away; the same number in each
     fill: Fill = 0.0,           # what replaces a pixel; 0 is the mean of normalised images
-) -> torch.Tensor:              # (B, steps + 1): the target's probability, first with no pixel changed
+) -> torch.Tensor:              # (..., B, steps + 1): the target's probability, first with no pixel changed
     "Probability of the target while pixels go, or come, in the order of the map (Petsiuk et al. 2018, sec. 3.3)."
     _check_maps(images, maps)
-    rank = maps.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(dim=1).view_as(maps)  # 0: the most important pixel
-    curve = []
-    for step in range(steps + 1):
-        missing = (rank < step * maps[0].numel() / steps) != insertion
-        shown = replace_pixels(images, missing, fill)
-        curve.append(model(shown).softmax(1).gather(1, target[:, None])[:, 0])
-    return torch.stack(curve, 1)
+    ranks = maps.flatten(-2).argsort(dim=-1, descending=True, stable=True).argsort(dim=-1).view(-1, *maps.shape[-3:])  # 0: most important
 
-# %% ../nbs/11_faithfulness.ipynb #8051240e
+    def answer(missing):
+        return model(replace_pixels(images, missing, fill)).softmax(1).gather(1, target[:, None])[:, 0]
+
+    pixels = maps.shape[-2] * maps.shape[-1]
+    first, last = (answer(torch.full_like(ranks[0], gone, dtype=torch.bool)) for gone in (insertion, not insertion))  # the same for all maps
+    between = [[answer((rank < step * pixels / steps) != insertion) for step in range(1, steps)] for rank in ranks]
+    return torch.stack([torch.stack([first, *row, last], 1) for row in between]).view(*maps.shape[:-2], steps + 1)
+
+# %% ../nbs/11_faithfulness.ipynb #e43c5c65
 def replace_pixels(
     images: torch.Tensor,   # (B, C, H, W)
     missing: torch.Tensor,  # (B, H, W) bool
@@ -62,24 +64,24 @@ def _check_maps(images, maps):
 
 # %% ../nbs/11_faithfulness.ipynb #f2a98de6
 def area_under_curve(
-    curve: torch.Tensor,   # (B, n), at equal steps
-    maps: torch.Tensor,    # (B, H, W), from which it was made
-) -> torch.Tensor:         # (B,) between 0 and 1; NaN for a map that is the same everywhere, which has no order
+    curve: torch.Tensor,   # (..., B, n), at equal steps
+    maps: torch.Tensor,    # (..., B, H, W), from which it was made
+) -> torch.Tensor:         # (..., B) between 0 and 1; NaN for a map that is the same everywhere, which has no order
     "Mean height of a curve, by the trapezoidal rule."
-    area = torch.trapezoid(curve, dim=1) / (curve.shape[1] - 1)
+    area = torch.trapezoid(curve, dim=-1) / (curve.shape[-1] - 1)
     return torch.where(_is_constant(maps), torch.nan, area)
 
 
 def road_score(
-    deletion: torch.Tensor,   # (B, n) curves, filled by linear_imputation
-    insertion: torch.Tensor,  # (B, n)
-    maps: torch.Tensor,       # (B, H, W), from which they were made
-) -> torch.Tensor:            # (B,) between -0.5 and 0.5, larger is better; NaN for a constant map
+    deletion: torch.Tensor,   # (..., B, n) curves, filled by linear_imputation
+    insertion: torch.Tensor,  # (..., B, n)
+    maps: torch.Tensor,       # (..., B, H, W), from which they were made
+) -> torch.Tensor:            # (..., B) between -0.5 and 0.5, larger is better; NaN for a constant map
     """Half the difference between deleting the least and the most important pixels (ROAD, Rong et al. 2022, sec. 4).
 
     Keeping the best 30 % is deleting the worst 70 %: an insertion curve is one of deletions read backwards. The ends, where
     nothing or everything is missing, are left out."""
-    score = (insertion[:, 1:-1] - deletion[:, 1:-1]).mean(1) / 2
+    score = (insertion - deletion)[..., 1:-1].mean(-1) / 2
     return torch.where(_is_constant(maps), torch.nan, score)
 
 
@@ -87,7 +89,7 @@ def _is_constant(maps):
     "Which of (..., H, W) maps are the same everywhere."
     return maps.flatten(-2).amax(-1) == maps.flatten(-2).amin(-1)
 
-# %% ../nbs/11_faithfulness.ipynb #404c28ca
+# %% ../nbs/11_faithfulness.ipynb #52343708
 def blur(
     images: torch.Tensor,   # (B, C, H, W)
     sigma: float = 0.0,     # pixels; 0: a twelfth of the shorter side
@@ -99,7 +101,7 @@ def blur(
     radius = min(round(3 * sigma), min(images.shape[-2:]) - 1)
     return gaussian_blur(images, [2 * radius + 1] * 2, [sigma] * 2)
 
-# %% ../nbs/11_faithfulness.ipynb #65291009
+# %% ../nbs/11_faithfulness.ipynb #3b5038a1
 @torch.no_grad()
 def masked_confidence(
     model: nn.Module,        # gives logits (B, K), in eval mode
@@ -123,7 +125,7 @@ def increase_in_confidence(before: torch.Tensor, after: torch.Tensor) -> torch.T
     "1 where the dimmed image makes the network more confident, else 0: (B,), more is better (Chattopadhay et al. 2018)."
     return (after > before).to(after.dtype).masked_fill(after.isnan(), torch.nan)
 
-# %% ../nbs/11_faithfulness.ipynb #5e5ab805
+# %% ../nbs/11_faithfulness.ipynb #3fc9ace0
 def complexity(maps: torch.Tensor) -> torch.Tensor:  # (B, H, W) -> (B,) in [0, 1]; NaN for an empty map
     "Mean brightness of a map over its maximum, the L1 norm per pixel: less is simpler (Poppi et al. 2021, sec. 3)."
     share = normalize(maps)
@@ -142,7 +144,7 @@ def adcc(drop: torch.Tensor, complexity: torch.Tensor, coherency: torch.Tensor) 
     "Harmonic mean of 1 - drop, 1 - complexity and coherency: (B,) in [0, 1], more is better, 0 if one is 0 (Poppi et al. 2021, sec. 3)."
     return 3 / (1 / (1 - drop) + 1 / (1 - complexity) + 1 / coherency)
 
-# %% ../nbs/11_faithfulness.ipynb #ba6f4884
+# %% ../nbs/11_faithfulness.ipynb #141f8ad3
 def random_squares(
     count: int,             # regions
     size: tuple[int, int],  # height, width
@@ -171,7 +173,7 @@ def random_cells(
     chosen = (order < n).view(count, rows, columns)
     return chosen.repeat_interleave(cell, 1).repeat_interleave(cell, 2)[:, :size[0], :size[1]]
 
-# %% ../nbs/11_faithfulness.ipynb #d426ed2e
+# %% ../nbs/11_faithfulness.ipynb #52420dac
 @torch.no_grad()
 def removal_effects(
     model: nn.Module,        # gives logits (B, K), in eval mode
@@ -202,7 +204,7 @@ def sensitivity_n(claimed: torch.Tensor, lost: torch.Tensor) -> torch.Tensor:  #
     a, b = (standardize_rows(values.reshape(-1, values.shape[-1])).view_as(values) for values in (claimed, lost))
     return (a * b).sum(-1).clamp(-1, 1).float()
 
-# %% ../nbs/11_faithfulness.ipynb #e665636b
+# %% ../nbs/11_faithfulness.ipynb #31ab30e9
 def ranking_agreement(
     scores: torch.Tensor,   # (B, n): a score of n maps of each image, larger is better
     truth: torch.Tensor,    # (B, n): what the ranking should follow

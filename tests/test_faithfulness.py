@@ -12,7 +12,21 @@ def test_a_straight_fall_has_an_area_of_one_half_and_a_constant_map_has_none():
     assert area_under_curve(fall, torch.stack([ramp, ramp * 0])).isnan().tolist() == [False, True]
     torch.testing.assert_close(area_under_curve(fall[:1], ramp[None]), torch.tensor([0.5]))
 
+# %% ../nbs/11_faithfulness.ipynb #67789231
+def test_a_map_that_is_bright_everywhere_has_no_drop_at_all_and_adcc_sees_through_it():
+    from resnet_tutorial.faithfulness import adcc
+    from resnet_tutorial.faithfulness import average_drop
+    from resnet_tutorial.faithfulness import complexity
+    from resnet_tutorial.faithfulness import masked_confidence
+    from torch import nn
+    import torch
+
+    linear, x, everywhere = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), torch.randn(3, 1, 8, 8), torch.ones(3, 8, 8)
+    drop = average_drop(*masked_confidence(linear, x, everywhere, torch.tensor([0, 1, 0])))
+    assert drop.max() == 0 and adcc(drop, complexity(everywhere), torch.ones(3)).max() == 0
+
 # %% ../nbs/11_faithfulness.ipynb #627c0c0d
+import json
 import statistics
 from contextlib import nullcontext
 
@@ -21,6 +35,7 @@ import torch
 from torch import nn
 
 from resnet_tutorial.engine.imputation import linear_imputation
+from resnet_tutorial.engine.paths import find_root
 from resnet_tutorial.faithfulness import (
     adcc, area_under_curve, average_drop, blur, coherency, complexity, increase_in_confidence, infidelity, masked_confidence,
     perturbation_curve, random_cells, random_squares, ranking_agreement, removal_effects, road_score, sensitivity_n,
@@ -66,7 +81,7 @@ def small_case(classes=3, count=4):
     images, maps = torch.randn(count, 3, 8, 8), torch.rand(count, 8, 8)
     return model, images, maps, model(images).argmax(1)
 
-# %% ../nbs/11_faithfulness.ipynb #49fc301b
+# %% ../nbs/11_faithfulness.ipynb #d155d80d
 def test_deleting_what_the_network_sums_up_lowers_its_answer_at_once_and_deleting_the_rest_raises_it():
     images, target = torch.ones(1, 1, 4, 4), torch.tensor([0])
     left = torch.tensor([1.0, 1, 0, 0]).expand(1, 4, 4)
@@ -74,47 +89,55 @@ def test_deleting_what_the_network_sums_up_lowers_its_answer_at_once_and_deletin
     torch.testing.assert_close(best, torch.tensor([0.0, -8, 0]).sigmoid())
     torch.testing.assert_close(worst, torch.tensor([0.0, 8, 0]).sigmoid())
 
-# %% ../nbs/11_faithfulness.ipynb #af039b65
+# %% ../nbs/11_faithfulness.ipynb #053cac59
 def test_insertion_begins_with_the_fill_alone_and_ends_with_the_image():
     images, target = torch.rand(3, 1, 4, 4), torch.tensor([0, 1, 0])
     curve = perturbation_curve(Brightness(), images, torch.rand(3, 4, 4), target, insertion=True, steps=4, fill=2.0)
     torch.testing.assert_close(curve[:, 0], torch.full((3,), 0.5))
     torch.testing.assert_close(curve[:, -1], Brightness()(images).softmax(1).gather(1, target[:, None])[:, 0])
 
-# %% ../nbs/11_faithfulness.ipynb #4880787b
+# %% ../nbs/11_faithfulness.ipynb #6faa1379
 def test_each_step_changes_the_same_number_of_pixels_in_the_order_of_the_map():
     class Count(nn.Module):
         def forward(self, x):
-            counts.append(int((x == 5).sum()))
-            return torch.zeros(len(x), 2)
+            return torch.stack([(x == 5).sum((1, 2, 3)) / 4, torch.zeros(len(x))], 1)
 
 
-    counts = []
-    perturbation_curve(Count(), torch.zeros(1, 1, 4, 4), torch.rand(1, 4, 4), torch.tensor([0]), steps=8, fill=5.0)
-    assert counts == [0, 2, 4, 6, 8, 10, 12, 14, 16]
+    maps = torch.rand(3, 2, 4, 4)  # three maps of each of two images
+    curves = perturbation_curve(Count(), torch.zeros(2, 1, 4, 4), maps, torch.tensor([0, 0]), steps=8, fill=5.0)
+    torch.testing.assert_close(4 * curves.logit(), torch.arange(0, 17, 2).float().expand(3, 2, 9), atol=1e-2, rtol=0)
 
-# %% ../nbs/11_faithfulness.ipynb #957971fb
+# %% ../nbs/11_faithfulness.ipynb #49d2ffb2
+def test_curves_of_several_maps_are_those_of_each_alone():
+    model, images, maps, target = small_case()
+    stack = torch.stack([maps, images[:, 0]])
+    both = perturbation_curve(model, images, stack, target, insertion=True, steps=4, fill=blur(images))
+    for curve, alone in zip(both, stack, strict=True):
+        torch.testing.assert_close(curve, perturbation_curve(model, images, alone, target, insertion=True, steps=4, fill=blur(images)))
+    assert area_under_curve(both, stack).shape == (2, 4)
+
+# %% ../nbs/11_faithfulness.ipynb #efe424c1
 def test_a_value_an_image_and_a_function_that_say_the_same_fill_alike():
     model, images, maps, target = small_case()
     ways = (0.5, torch.full_like(images, 0.5), lambda x, missing: torch.where(missing[:, None], 0.5, x))
     number, image, function = (perturbation_curve(model, images, maps, target, insertion=True, steps=5, fill=way) for way in ways)
     assert torch.equal(number, image) and torch.equal(number, function)
 
-# %% ../nbs/11_faithfulness.ipynb #31519419
+# %% ../nbs/11_faithfulness.ipynb #d6b68f2f
 def test_a_map_without_an_order_has_no_area_and_no_road_score():
     curve = torch.tensor([[1.0, 0.5, 0.0], [1.0, 1.0, 1.0]])
     maps = torch.stack([torch.arange(4.0).view(2, 2), torch.ones(2, 2)])
     area, score = area_under_curve(curve, maps), road_score(curve, curve.flip(1), maps)
     assert area[0] == 0.5 and score[0] == 0 and area[1].isnan() and score[1].isnan()
 
-# %% ../nbs/11_faithfulness.ipynb #1cafee35
+# %% ../nbs/11_faithfulness.ipynb #179bc179
 def test_maps_of_another_size_and_maps_with_nan_are_refused_with_what_to_do():
     with pytest.raises(ValueError, match=r"maps are \(1, 2, 2\); expected \(1, 4, 4\).*upsample"):
         perturbation_curve(Brightness(), torch.ones(1, 1, 4, 4), torch.ones(1, 2, 2), torch.tensor([0]))
     with pytest.raises(ValueError, match="1 maps hold NaN"):
         masked_confidence(Brightness(), torch.ones(2, 1, 4, 4), torch.ones(2, 4, 4).index_fill(0, torch.tensor([1]), torch.nan), torch.tensor([0, 0]))
 
-# %% ../nbs/11_faithfulness.ipynb #0dd3b554
+# %% ../nbs/11_faithfulness.ipynb #90562059
 @skip_without("torchcam")
 def test_deletion_and_insertion_agree_with_torchcam():
     from torchcam.metrics import DeletionInsertionMetric
@@ -126,7 +149,7 @@ def test_deletion_and_insertion_agree_with_torchcam():
         ours = area_under_curve(perturbation_curve(model, images, maps, target, insertion, steps=8), maps).mean().item()
         assert metric.summary()[name] == pytest.approx(ours, abs=1e-6)
 
-# %% ../nbs/11_faithfulness.ipynb #a703470d
+# %% ../nbs/11_faithfulness.ipynb #01038c1b
 @skip_without("pytorch_grad_cam")
 def test_the_road_score_agrees_with_pytorch_grad_cam_without_its_noise():
     from pytorch_grad_cam.metrics.perturbation_confidence import PerturbationConfidenceMetric, RemoveLeastRelevantFirst, RemoveMostRelevantFirst
@@ -148,14 +171,14 @@ def test_the_road_score_agrees_with_pytorch_grad_cam_without_its_noise():
     curves = [perturbation_curve(model, images, maps, target, insertion, 4, fill) for insertion in (False, True)]
     torch.testing.assert_close(road_score(*curves, maps), theirs, atol=1e-5, rtol=0)
 
-# %% ../nbs/11_faithfulness.ipynb #67b3353c
+# %% ../nbs/11_faithfulness.ipynb #d0c2e46f
 def test_a_blur_keeps_the_mean_smooths_and_fits_small_images():
     images = torch.rand(2, 3, 36, 30)
     smooth = blur(images)
     assert smooth.shape == images.shape and smooth.std() < 0.3 * images.std() and abs(smooth.mean() - images.mean()) < 0.02
     torch.testing.assert_close(blur(torch.ones(1, 3, 4, 4), sigma=5), torch.ones(1, 3, 4, 4))
 
-# %% ../nbs/11_faithfulness.ipynb #6335b8aa
+# %% ../nbs/11_faithfulness.ipynb #24a63dfc
 def test_dimming_all_but_the_corner_costs_nothing_where_the_corner_is_all_that_counts():
     corner = torch.zeros(4, 4)
     corner[:2, :2] = 1
@@ -166,7 +189,7 @@ def test_dimming_all_but_the_corner_costs_nothing_where_the_corner_is_all_that_c
     distracted = masked_confidence(Weighted(2 * corner - 1), images, maps, torch.zeros(3, dtype=torch.long))
     torch.testing.assert_close(increase_in_confidence(*distracted), torch.tensor([1.0, 0.0, torch.nan]), equal_nan=True)
 
-# %% ../nbs/11_faithfulness.ipynb #36e35f3e
+# %% ../nbs/11_faithfulness.ipynb #ef51f8ca
 @skip_without("torchcam")
 def test_drop_and_increase_agree_with_torchcam():
     from torchcam.metrics import ClassificationMetric
@@ -179,7 +202,7 @@ def test_drop_and_increase_agree_with_torchcam():
     assert metric.summary()["avg_drop"] == pytest.approx(average_drop(*pair).mean().item(), abs=1e-5)
     assert metric.summary()["conf_increase"] == increase_in_confidence(*pair).mean().item()
 
-# %% ../nbs/11_faithfulness.ipynb #9ecf7f4c
+# %% ../nbs/11_faithfulness.ipynb #08a47707
 @skip_without("pytorch_grad_cam")
 def test_drop_and_increase_agree_with_pytorch_grad_cam_where_its_drop_is_made_relative():
     from pytorch_grad_cam.metrics.cam_mult_image import DropInConfidence, IncreaseInConfidence
@@ -192,7 +215,7 @@ def test_drop_and_increase_agree_with_pytorch_grad_cam_where_its_drop_is_made_re
     torch.testing.assert_close(average_drop(before, after) * before, torch.from_numpy(DropInConfidence()(*given)))
     torch.testing.assert_close(increase_in_confidence(before, after), torch.from_numpy(IncreaseInConfidence()(*given)))
 
-# %% ../nbs/11_faithfulness.ipynb #eb328f23
+# %% ../nbs/11_faithfulness.ipynb #112a5ba5
 def test_complexity_is_the_lit_share_a_map_coheres_with_itself_and_adcc_is_their_harmonic_mean():
     half = torch.tensor([[1.0, 1], [0, 0]]).expand(1, 2, 2)
     assert complexity(5 * half).item() == 0.5 and complexity(0 * half).isnan().all()
@@ -202,7 +225,7 @@ def test_complexity_is_the_lit_share_a_map_coheres_with_itself_and_adcc_is_their
     assert adcc(*parts).item() == pytest.approx(statistics.harmonic_mean([0.8, 0.6, 0.9]))
     assert adcc(torch.ones(1), *parts[1:]) == 0 and adcc(torch.full((1,), torch.nan), *parts[1:]).isnan()
 
-# %% ../nbs/11_faithfulness.ipynb #511af5b4
+# %% ../nbs/11_faithfulness.ipynb #ff0298a8
 def test_squares_are_squares_inside_the_image_and_sets_of_cells_have_as_many_cells_as_asked():
     squares, cells = random_squares(20, (9, 7), 3), random_cells(20, (8, 12), n=4, cell=2)
     assert squares.shape == (20, 9, 7) and (squares.sum((1, 2)) == 9).all()
@@ -210,7 +233,7 @@ def test_squares_are_squares_inside_the_image_and_sets_of_cells_have_as_many_cel
     assert cells.shape == (20, 8, 12) and (cells.sum((1, 2)) == 16).all()
     assert torch.equal(cells[:, ::2, ::2], cells[:, 1::2, 1::2]) and torch.equal(cells, random_cells(20, (8, 12), n=4, cell=2))
 
-# %% ../nbs/11_faithfulness.ipynb #b08dff20
+# %% ../nbs/11_faithfulness.ipynb #7b07a1c1
 def test_the_exact_contributions_to_a_linear_network_have_no_infidelity_and_full_sensitivity():
     torch.manual_seed(0)
     weight, images = torch.randn(8, 8), torch.randn(5, 1, 8, 8)
@@ -225,7 +248,7 @@ def test_the_exact_contributions_to_a_linear_network_have_no_infidelity_and_full
         torch.testing.assert_close(torch.stack([right, scaled, reverse]), torch.tensor([1.0, 1, -1])[:, None].expand(3, 5))
         assert other.abs().max() < 0.9 and empty.isnan().all()
 
-# %% ../nbs/11_faithfulness.ipynb #31f4e2be
+# %% ../nbs/11_faithfulness.ipynb #ef591600
 @skip_without("captum")
 def test_infidelity_agrees_with_captum_and_sensitivity_n_with_scipy():
     import captum.metrics
@@ -248,7 +271,7 @@ def test_infidelity_agrees_with_captum_and_sensitivity_n_with_scipy():
     expected = [pearsonr(a.numpy(), b.numpy()).statistic for a, b in zip(claimed, lost, strict=True)]
     torch.testing.assert_close(sensitivity_n(claimed, lost), torch.tensor(expected, dtype=torch.float32))
 
-# %% ../nbs/11_faithfulness.ipynb #fa6d83b6
+# %% ../nbs/11_faithfulness.ipynb #8f436cbd
 def test_several_maps_of_each_image_are_scored_as_if_alone():
     model, images, maps, target = small_case()
     regions = random_cells(20, (8, 8), n=4, cell=2)
@@ -258,9 +281,60 @@ def test_several_maps_of_each_image_are_scored_as_if_alone():
         torch.testing.assert_close(both[0][k], claimed)
         torch.testing.assert_close(both[1], lost)
 
-# %% ../nbs/11_faithfulness.ipynb #9e2f0bb5
+# %% ../nbs/11_faithfulness.ipynb #f171d9d2
 def test_rankings_agree_disagree_or_are_not_defined():
     truth = torch.tensor([[1.0, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4], [0, 0, 1, 1]])
     scores = torch.tensor([[1.0, 2, 3, 9], [4, 3, 2, 1], [5, 5, 5, 5], [1, torch.nan, 2, 3], [1, 2, 3, 4]])
     expected = torch.tensor([1.0, -1, torch.nan, 1, (2 / 3) ** 0.5])  # tau-b: 4 of 6 pairs alike, two tied, 4 / sqrt(4 * 6)
     torch.testing.assert_close(ranking_agreement(scores, truth), expected, equal_nan=True)
+
+# %% ../nbs/11_faithfulness.ipynb #97fea3a5
+def stored():
+    "The text of this chapter and the numbers that its stored outputs report."
+    cells = json.loads((find_root() / "nbs/11_faithfulness.ipynb").read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+    shown = [content for data in outputs for kind, content in data.items() if "number+json" in kind]
+    return text, {one["name"]: one["value"] for one in shown}
+
+
+def percent(value, digits=0):
+    return f"{100 * value:.{digits}f} %"
+
+
+def two(value, *names):
+    return [f"{value[name]:.2f}" for name in names]
+
+# %% ../nbs/11_faithfulness.ipynb #7a7a34d3
+@skip_without("checkout")
+def test_the_text_about_deletion_blind_maps_and_forgetting_quotes_the_stored_numbers():
+    text, value = stored()
+    grad, dice, edge, spot = (two(value, f"deletion_{name}", f"insertion_{name}") for name in ("grad_cam", "random", "edges", "spot_in_the_middle"))
+    last, first, seen, head = two(value, "last_block_forgets", "first_block_forgets", "first_block_ssim", "head_forgotten")
+    quotes = [
+        f"({percent(value['falling_after'], 1)} is left)", f"from {percent(value['rising_before'])} to {percent(value['rising_after'])}",
+        f"In {percent(value['share_that_rises'])} of", f"with {percent(value['grey_is_cat'])}", f"area of {grad[0]}, against {dice[0]}",
+        f"network, get {edge[0]}", f"neither, {spot[0]}", f"at {grad[1]}, {dice[1]}, {edge[1]} and {spot[1]}",
+        f"beats {value['drop_beaten']} of the 13", f"confidence {value['increase_beaten']}:", f"in {value['lost_to_blind']} of its 13 rows",
+        f"correlation of {last} with", f"keeps {first}", f"down to {seen}", f"down to {head}",
+    ]
+    assert not value["rising_is_right"] and [quote for quote in quotes if quote not in text] == []
+
+# %% ../nbs/11_faithfulness.ipynb #a310464c
+@skip_without("checkout")
+def test_the_verdict_on_the_scores_quotes_the_stored_numbers():
+    text, value = stored()
+    tau = {name.removeprefix("tau_"): f"{number:.2f}" for name, number in value.items() if name.startswith("tau_")}
+    lead, low, high = two(value, "lead_of_infidelity", "lead_low_of_infidelity", "lead_high_of_infidelity")
+    quotes = [
+        f"most: tau {tau['infidelity']}", f"({tau['insertion_imputed']} with imputed pixels, {tau['insertion_blurred']} with blurred",
+        f"and {tau['insertion_grey']} with grey", f"has {tau['sensitivity_n']}", f"is at {tau['deletion_grey']}:", f"helps ({tau['deletion_imputed']})",
+        f"drop has {tau['average_drop']}", f"of it ({tau['ADCC']})", f"gets {tau['smallness']}", f"by {lead} (95 % interval {low} to {high})",
+        f"(infidelity {tau['peak_infidelity']}, smallness {tau['peak_smallness']})", f"leads clearly with {tau['kinds_infidelity']}",
+        f"answers {percent(value['cheat_right'])} of", f"{value['prefer_tag']} of the {value['asking']} scores",
+        f"only {percent(value['cheat_energy_tag'])} of its", f"tau {tau['infidelity']}) and insertion comes next ({tau['insertion_imputed']})",
+        f"it ({tau['deletion_grey']}) and average drop not at all ({tau['average_drop']})", f"smaller map ({tau['smallness']})",
+    ]
+    inside = {name: number for name, number in value.items() if name.startswith("tau_") and not name.startswith(("tau_peak", "tau_kinds"))}
+    assert sorted(inside, key=inside.get)[-2:] == ["tau_smallness", "tau_infidelity"] and value["lead_low_of_infidelity"] < 0
+    assert value["prefer_tag"] == value["asking"] and [quote for quote in quotes if quote not in text] == []

@@ -20,7 +20,7 @@ from .float64 import exact
 # %% ../../nbs/engine/random_weights.ipynb #5b3a69ea
 def randomized_cascade(
     model: nn.Module,
-    untrained: nn.Module,                  # the same architecture with other weights
+    untrained: nn.Module,                  # the same architecture, from another seed than the training's: a start resembles what came of it
 ) -> Iterator[tuple[str, nn.Module]]:      # name of the part that was replaced last, and a copy of the model
     "Copies of a model whose parts take over the untrained weights, one more each time, from the head down (Adebayo et al. 2018, sec. 3)."
     own, other = ({name: part for name, part in net.named_children() if part.state_dict()} for net in (model, untrained))
