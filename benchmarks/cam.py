@@ -180,11 +180,12 @@ def passes_claims(times):
 
 
 def beside_kept(table, path, key):
-    "A table together with the rows of the kept one that it does not replace; for a run of some groups."
+    "A table together with the rows of the kept one that it does not replace: other groups, and other sizes."
     if not path.exists():
         return table
     kept = pd.read_csv(path).rename(columns={"Unnamed: 2": ""})
-    return pd.concat([kept[~kept[key].isin(table[key])], table])[list(table.columns)]
+    same = kept[key].isin(table[key]) & kept["size"].isin(table["size"])
+    return pd.concat([kept[~same], table])[list(table.columns)]
 
 
 def peak_memory(case, size):
