@@ -247,7 +247,7 @@ def _grad_cam(model, x, target, wanted, methods, options=None):
                 results[name] = CAMs(METHODS[name].make(passes), passes.logits, passes.classes, name, closed)
     return {name: results[name] for name in methods}
 
-
+# %% ../nbs/09_grad_cam.ipynb #775ac118
 def _one_pass(model, x, target, wanted, methods):
     with torch.inference_mode(False), torch.enable_grad(), maps_with_grad(model, x, wanted) as (logits, maps):
         target, scores = class_scores(logits, target)
@@ -339,8 +339,7 @@ def grad_cam_batches(
     layers=None,
     method="grad_cam",
     batch_size: int = 50,
-    pass_batch: int = 64,             # and this, as in grad_cam
-    pass_dtype: torch.dtype | None = None,
+    pass_batch: int = 64, pass_dtype: torch.dtype | None = None,  # as in grad_cam
 ) -> CAMs:                            # several methods: dict method -> CAMs; all on the CPU
     "`grad_cam` of many images, batch by batch, with the same weights for all."
     device, target = next(model.parameters()).device, _targets_of_all(target, len(images))

@@ -57,7 +57,7 @@ def random_masks(
     tops, lefts = (torch.randint(side, (count,), generator=generator).tolist() for side in cell)
     return torch.stack([mask[top:top + size[0], left:left + size[1]] for mask, top, left in zip(large, tops, lefts, strict=True)])
 
-
+# %% ../../nbs/engine/black_box.ipynb #49cfa94c
 def rise(
     passes: Passes,
     count: int = 1000,    # masks, a pass for each; the paper takes 4,000 and more

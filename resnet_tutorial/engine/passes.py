@@ -59,20 +59,8 @@ class _Known:
             raise ValueError(f"pass_dtype={self.dtype}; expected None (as the model is), torch.bfloat16 or torch.float16")
 
 # %% ../../nbs/engine/passes.ipynb #7d93973e
-class Passes(_Known):
-    "A batch of images and the network, for methods that ask it again: Passes(body, x, logits, classes, ...)."
-
-    def scores(
-        self,
-        i: int,              # an image of the batch
-        rows: torch.Tensor,  # (N, num_classes): the logits of variants of it
-    ) -> torch.Tensor:       # (N,), or (N, K) for K classes of each image
-        "The score of each variant of image i; of a single logit z, z for class 1 and -z for class 0."
-        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-        if self.classes is None:
-            batch = self.logits.to(rows.dtype, copy=True)
-            return torch.stack([self.target(_with_row(batch, i, row))[i] for row in rows]).detach()
-        return (torch.cat([-rows, rows], 1) if rows.shape[1] == 1 else rows)[:, self.classes[i]]
+class _Asking(_Known):
+    "Asks the network, or the part of it behind a layer."
 
     def answers(self, network: Callable, rows: torch.Tensor) -> torch.Tensor:
         "What the network, or the part of it behind a layer, says about some rows."
@@ -87,6 +75,22 @@ class Passes(_Known):
             raise ValueError(f"for its own map, the part behind layer {layer!r} gives logits that differ by {gap:.2g} from those of the "
                              "network, so it cannot be replayed; take another layer, or a method that needs no passes")
         return replay
+
+# %% ../../nbs/engine/passes.ipynb #211e50d5
+class Passes(_Asking):
+    "A batch of images and the network, for methods that ask it again: Passes(body, x, logits, classes, ...)."
+
+    def scores(
+        self,
+        i: int,              # an image of the batch
+        rows: torch.Tensor,  # (N, num_classes): the logits of variants of it
+    ) -> torch.Tensor:       # (N,), or (N, K) for K classes of each image
+        "The score of each variant of image i; of a single logit z, z for class 1 and -z for class 0."
+        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        if self.classes is None:
+            batch = self.logits.to(rows.dtype, copy=True)
+            return torch.stack([self.target(_with_row(batch, i, row))[i] for row in rows]).detach()
+        return (torch.cat([-rows, rows], 1) if rows.shape[1] == 1 else rows)[:, self.classes[i]]
 
 # %% ../../nbs/engine/passes.ipynb #64cca03b
 def _with_row(batch, i, row):

@@ -29,7 +29,7 @@ class _Step:
         rows = self.out.expand(count, *self.out.shape[1:])
         return rows.clone() if self.written else rows
 
-
+# %% ../../nbs/engine/replay.ipynb #2a8fa770
 class _Steps(list):
     "The steps of a forward pass, in order."
 
@@ -71,21 +71,8 @@ class _Led:
                     vars(module).pop("forward", None)
 
 # %% ../../nbs/engine/replay.ipynb #5d246fa2
-class _Record(_Led):
-    "What runs before a layer's output is there, in order."
-
-    def __init__(self, body, x, layer):
-        super().__init__(body, layer)
-        if len(x) != 1:
-            raise ValueError(f"x is {tuple(x.shape)}; expected one image (1, C, H, W): make a Replay for each")
-        self.steps, self.map, self.calls = _Steps([_remembered(body, x)]), None, 0
-        with torch.no_grad(), self.led(self.note, self.keep):
-            self.logits = body(x)
-        if self.map is None:
-            raise ValueError(f"layer {layer!r} does not run in a forward pass of {type(body).__name__}; take one that does")
-        self.steps.look(True)
-        for step in self.steps:
-            step.seen = None  # the network's own tensors are needed no longer
+class _Notes(_Led):
+    "Writes down what runs before the layer's output is there."
 
     def note(self, module, forward, *args, **kwargs):
         if self.map is not None:
@@ -103,6 +90,23 @@ class _Record(_Led):
         self.calls += 1
         if self.map is None and self.calls == self.call + 1:
             self.map = out.detach().clone()
+
+# %% ../../nbs/engine/replay.ipynb #19d58fde
+class _Record(_Notes):
+    "The steps of one forward pass up to a layer, in order, with the layer's output and the network's."
+
+    def __init__(self, body, x, layer):
+        super().__init__(body, layer)
+        if len(x) != 1:
+            raise ValueError(f"x is {tuple(x.shape)}; expected one image (1, C, H, W): make a Replay for each")
+        self.steps, self.map, self.calls = _Steps([_remembered(body, x)]), None, 0
+        with torch.no_grad(), self.led(self.note, self.keep):
+            self.logits = body(x)
+        if self.map is None:
+            raise ValueError(f"layer {layer!r} does not run in a forward pass of {type(body).__name__}; take one that does")
+        self.steps.look(True)
+        for step in self.steps:
+            step.seen = None  # the network's own tensors are needed no longer
 
 # %% ../../nbs/engine/replay.ipynb #6df35a54
 class _Answers(_Record):
