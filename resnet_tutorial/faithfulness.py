@@ -159,7 +159,7 @@ def random_squares(
         region[y:y + side, x:x + side] = True
     return regions
 
-
+# %% ../nbs/11_faithfulness.ipynb #3e5dd8d8
 def random_cells(
     count: int,             # regions
     size: tuple[int, int],  # height, width
@@ -190,7 +190,7 @@ def removal_effects(
     claimed = torch.einsum("...bhw,shw->...bs", exact(maps), exact(regions))
     return claimed, exact(whole - torch.cat(left, 1)).to(claimed.device)
 
-
+# %% ../nbs/11_faithfulness.ipynb #efb0f3a8
 def infidelity(claimed: torch.Tensor, lost: torch.Tensor) -> torch.Tensor:  # as made by removal_effects
     """Mean square of b claimed - lost over that of lost, with the b >= 0 that is best: (..., B) in [0, 1], less is better.
 

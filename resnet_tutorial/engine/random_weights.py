@@ -45,7 +45,7 @@ def rank_correlation(
     a, b = map(standardize_rows, ranks)
     return (a * b).sum(1).clamp(-1, 1).float()
 
-
+# %% ../../nbs/engine/random_weights.ipynb #d8faabec
 def structural_similarity(
     maps: torch.Tensor,     # (B, H, W), at least 7 pixels a side
     others: torch.Tensor,   # (B, H, W)
