@@ -20,7 +20,7 @@ def factorize_features(
     maps that are negative, NaN or infinite somewhere, and for more concepts than the maps can hold."""
     from sklearn.decomposition import NMF
 
-    rows = maps.detach().movedim(1, -1).flatten(0, -2).double().cpu()
+    rows = maps.detach().movedim(1, -1).flatten(0, -2).cpu().double()
     if maps.ndim != 4 or not rows.isfinite().all() or (rows < 0).any() or not 1 <= count <= min(rows.shape):
         raise ValueError(f"maps {tuple(maps.shape)} from {maps.min():.3g} to {maps.max():.3g} and count={count}; expected finite maps "
                          f"(B, C, h, w) of 0 or more, and 1 to {min(rows.shape)} concepts: take a layer behind a ReLU")

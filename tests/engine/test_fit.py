@@ -313,7 +313,7 @@ def test_weights_that_are_kept_besides_survive_a_kill_and_damage_and_are_asked_f
         assert training.finished(own, whole) and fit(own, resume=True, say=quiet).folder == whole
         file.unlink()
         assert not training.finished(own, whole)
-        with pytest.raises(FileExistsError, match="no state and not all of a finished run"):
+        with pytest.raises(FileExistsError, match="neither a state nor a complete run"):
             fit(own, resume=True, say=quiet)
 
 # %% ../../nbs/engine/fit.ipynb #40eb942d

@@ -297,6 +297,8 @@ def test_every_use_of_float64_in_the_library_goes_through_this_module_or_has_a_r
         "data.py": 2,            # counts of pixel values, on the CPU
         "evaluation.py": 1,      # logits after .cpu()
         "feature_maps.py": 1,    # the result stays float64 only if the maps were
+        "engine/augmentation.py": 1,   # random numbers, drawn on the CPU
+        "engine/factorization.py": 1,  # maps after .cpu()
         "engine/weights.py": 2,  # weights from a file are converted to float32 on the CPU
     }
     root, found = find_root() / "resnet_tutorial", {}
