@@ -236,21 +236,21 @@ def epochs_of(folder, *names):
 def test_the_best_weights_by_another_score_are_kept_beside_the_best_and_every_command_can_ask_for_them():
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(training, "validate_phase", scripted):
         own = tiny_recipe(folder, epochs=3, also_keep=["val_accuracy"])
-        small_run = fit(own, say=quiet)
+        small_run = training.fit(own, say=quiet)
         assert epochs_of(small_run.folder, "best", "best_val_accuracy", "last") == [1, 2, 3]
         assert sorted(file.name for file in (small_run.folder / "state").glob("best*")) == ["best_1.safetensors", "best_2.safetensors"]
-        other = fit(tiny_recipe(f"{folder}/other", epochs=3, select_by="val_accuracy"), say=quiet)
+        other = training.fit(tiny_recipe(f"{folder}/other", epochs=3, select_by="val_accuracy"), say=quiet)
         kept, chosen = (load_run(run.folder, name) for run, name in ((small_run, "best_val_accuracy"), (other, "best")))
         assert all(torch.equal(one, two) for one, two in zip(kept.model.state_dict().values(), chosen.model.state_dict().values(), strict=True))
         assert evaluate(kept) == evaluate(chosen) and (small_run.folder / "predictions_best_val_accuracy.csv").is_file()
         with pytest.raises(ValueError, match="keeps no best_val_loss: it has best, last, best_val_accuracy, and best is chosen by val_loss"):
             load_run(small_run.folder, "best_val_loss")
         with pytest.raises(ValueError, match=r"holds a run of another recipe: also_keep"):
-            fit(tiny_recipe(folder, epochs=3), resume=True)
+            training.fit(tiny_recipe(folder, epochs=3), resume=True)
     with tempfile.TemporaryDirectory() as folder:
         alone = {"data": {"n": 24, "size": 48, "split": [24, 0, 0]}, "select_by": "last", "also_keep": ["val_loss"]}
         with pytest.raises(ValueError, match="no validation pictures that could choose by val_loss; set select_by: last, and no also_keep"):
-            fit(tiny_recipe(folder, **alone))
+            training.fit(tiny_recipe(folder, **alone))
 
 # %% ../../nbs/engine/fit.ipynb #d8c5ed91
 def test_the_drawn_learning_rate_is_the_one_that_every_pass_began_with_in_epochs_and_in_steps_and_ends_where_the_run_does():
@@ -294,27 +294,27 @@ def test_a_network_that_sees_grey_answers_the_same_for_an_image_and_for_the_grey
 def test_weights_that_are_kept_besides_survive_a_kill_and_damage_and_are_asked_for_before_a_run_counts_as_finished():
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(training, "validate_phase", scripted):
         own, names = tiny_recipe(folder, epochs=3, also_keep=["val_accuracy"]), ("best", "best_val_accuracy", "last", "history")
-        whole, contents = fit(own, say=quiet).folder, {}
+        whole, contents = training.fit(own, say=quiet).folder, {}
         ending = {name: f"{name}.csv" if name == "history" else f"{name}.safetensors" for name in names}
         contents = {name: (whole / file).read_bytes() for name, file in ending.items()}
         for fatal in (5, 9, 13, 17, 21):
             again = tiny_recipe(f"{folder}/{fatal}", epochs=3, also_keep=["val_accuracy"])
             assert stops_before(again, fatal)
-            found = fit(again, resume=True, say=quiet).folder
+            found = training.fit(again, resume=True, say=quiet).folder
             assert {name: (found / file).read_bytes() for name, file in ending.items()} == contents, fatal
         file = whole / "best_val_accuracy.safetensors"
         for damage in (file.unlink, lambda: file.write_bytes(b"damaged")):
             damage()
             with pytest.warns(DamageWarning, match="the same weights in"):
                 load_run(whole, "best_val_accuracy")
-            fit(own, resume=True, say=quiet)
+            training.fit(own, resume=True, say=quiet)
             assert file.read_bytes() == contents["best_val_accuracy"]
         shutil.rmtree(whole / "state")
-        assert training.finished(own, whole) and fit(own, resume=True, say=quiet).folder == whole
+        assert training.finished(own, whole) and training.fit(own, resume=True, say=quiet).folder == whole
         file.unlink()
         assert not training.finished(own, whole)
         with pytest.raises(FileExistsError, match="neither a state nor a complete run"):
-            fit(own, resume=True, say=quiet)
+            training.fit(own, resume=True, say=quiet)
 
 # %% ../../nbs/engine/fit.ipynb #40eb942d
 @pytest.mark.slow
