@@ -53,30 +53,11 @@ from resnet_tutorial.cam import cam_maps, class_activation_map, normalize, upsam
 from resnet_tutorial.feature_maps import find_layers
 from resnet_tutorial.engine.passes import Method
 from resnet_tutorial.grad_cam import METHODS, grad_cam, grad_cam_batches, guided_backprop, guided_grad_cam, one_pass_methods
+from resnet_tutorial.engine.peers import noise, peak_error, seeded
 from resnet_tutorial.engine.zoo import build_model
 
 
 FIVE = ("grad_cam", "hires_cam", "layer_cam", "grad_cam++", "xgrad_cam")
-
-
-def noise(size=64, batch=2, seed=0):
-    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
-
-# %% ../nbs/09_grad_cam.ipynb #931c35f3
-def seeded(make, *args, seed=0, **options):
-    "A model with fixed random weights and batch norms that have seen images."
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = make(*args, **options).train()
-        with torch.no_grad():
-            for _ in range(3):
-                model(torch.randn(8, 3, 64, 64))
-    return model.eval()
-
-
-def peak_error(found, expected):
-    "Largest difference relative to the map's maximum."
-    return ((found - expected).abs().amax() / expected.abs().amax().clamp(min=1e-30)).item()
 
 # %% ../nbs/09_grad_cam.ipynb #60feeda1
 def test_each_method_is_its_formula_channel_by_channel():

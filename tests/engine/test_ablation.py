@@ -11,28 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from resnet_tutorial.cam import normalize, upsample
 from resnet_tutorial.engine.replay import Replay
+from resnet_tutorial.engine.peers import noise, peak_error, seeded
 from resnet_tutorial.engine.zoo import build_model
 from resnet_tutorial.grad_cam import grad_cam
-
-
-def noise(size=64, batch=2, seed=0):
-    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
-
-
-def seeded(make, *args, seed=0, **options):
-    "A model with fixed random weights and batch norms that have seen images."
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = make(*args, **options).train()
-        with torch.no_grad():
-            for _ in range(3):
-                model(torch.randn(8, 3, 64, 64))
-    return model.eval()
-
-
-def peak_error(found, expected):
-    "Largest difference relative to the map's maximum."
-    return ((found - expected).abs().amax() / expected.abs().amax().clamp(min=1e-30)).item()
 
 
 @torch.no_grad()

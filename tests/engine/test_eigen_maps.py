@@ -10,14 +10,10 @@ import torchvision
 
 from resnet_tutorial.cam import normalize, upsample
 from resnet_tutorial.engine.eigen_maps import eigen_cam, principal_map
+from resnet_tutorial.engine.peers import peak_error
 from resnet_tutorial.engine.zoo import build_model
 from resnet_tutorial.feature_maps import feature_maps, forward_with_maps
 from resnet_tutorial.grad_cam import grad_cam
-
-
-def peak_error(found, expected):
-    "Largest difference relative to the map's maximum."
-    return ((found - expected).abs().amax() / expected.abs().amax().clamp(min=1e-30)).item()
 
 
 def up_to_sign(found, expected):

@@ -8,17 +8,9 @@ import torchvision
 
 from resnet_tutorial.engine.passes import Method
 from resnet_tutorial.engine.smooth_maps import _noisy, smooth_grad_cam_plus_plus
+from resnet_tutorial.engine.peers import noise, peak_error
 from resnet_tutorial.engine.zoo import build_model
 from resnet_tutorial.grad_cam import METHODS, grad_cam
-
-
-def noise(size=64, batch=2, seed=0):
-    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
-
-
-def peak_error(found, expected):
-    "Largest difference relative to the map's maximum."
-    return ((found - expected).abs().amax() / expected.abs().amax().clamp(min=1e-30)).item()
 
 
 def naive(model, x, layer, target, copies):
