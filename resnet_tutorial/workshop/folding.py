@@ -13,8 +13,7 @@ import re
 import tokenize
 from itertools import takewhile
 
-from IPython.core.inputtransformer2 import TransformerManager
-
+from .cells import without_magics
 from .set_up_cell import find_set_up
 
 # %% ../../nbs/workshop/folding.ipynb #4a036aff
@@ -53,7 +52,7 @@ def _title_lines(source: str) -> list[int]:
     "Return the lines with a `#@title` comment, counted from 0; strings do not count."
     if "@title" not in source:
         return []
-    plain = TransformerManager().transform_cell(source)  # without magics and leading blank lines
+    plain = without_magics(source)  # and without leading blank lines
     above = len(source) - len(source.lstrip("\n"))
     tokens = tokenize.generate_tokens(io.StringIO(plain).readline)
     return [token.start[0] - 1 + above for token in tokens if token.type == tokenize.COMMENT and _TITLE.match(token.string)]

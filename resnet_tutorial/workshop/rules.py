@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
-from IPython.core.inputtransformer2 import TransformerManager
 
-from .cells import BuildError, needs_of, role_of
+from .cells import BuildError, needs_of, role_of, without_magics
 from .needs import PEERS
 from .reading import Notebook, cell_address, name_of
 from .scopes import INERT, WRITES, missing_names, module_of
@@ -41,7 +40,7 @@ def _imports_of(notebook: Notebook, library: str) -> list[Import]:
         if cell.cell_type != "code":
             continue
         module, test = module_of(notebook, cell, library), role_of(cell) in INERT
-        for node in ast.walk(ast.parse(TransformerManager().transform_cell(source.source))):
+        for node in ast.walk(ast.parse(without_magics(source.source))):
             if not isinstance(node, ast.Import | ast.ImportFrom):
                 continue
             names = [alias.name for alias in node.names]

@@ -12,9 +12,8 @@ import re
 import symtable
 from dataclasses import dataclass, field
 
-from IPython.core.inputtransformer2 import TransformerManager
 
-from .cells import role_of, without_quarto
+from .cells import role_of, without_magics, without_quarto
 from .reading import Notebook, cell_address
 
 # %% ../../nbs/workshop/scopes.ipynb #c680b0fc
@@ -28,7 +27,7 @@ def plain_python(
     "Return the Python in a cell that may contain magics; empty for a cell in another language."
     source = without_quarto(source)
     body = _PYTHON_BELOW.sub("", source, count=1) if _PYTHON_BELOW.match(source) else source
-    return "" if body.lstrip().startswith("%%") else TransformerManager().transform_cell(_PYTHON_BEHIND.sub(r"\1", body))
+    return "" if body.lstrip().startswith("%%") else without_magics(_PYTHON_BEHIND.sub(r"\1", body))
 
 # %% ../../nbs/workshop/scopes.ipynb #288323ab
 _RUN_NOW = {"listcomp", "setcomp", "dictcomp", "genexpr"}  # functions to Python, but called at once

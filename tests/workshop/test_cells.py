@@ -2,9 +2,10 @@
 
 # %% ../../nbs/workshop/cells.ipynb #f816876a
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
 from resnet_tutorial.workshop.build import build
-from resnet_tutorial.workshop.cells import as_test, slug
+from resnet_tutorial.workshop.cells import as_test, slug, without_magics
 from resnet_tutorial.workshop.mini_repository import mini_repo
 
 DATA = ["# Data\n\n> Numbers to start from", "#| default_exp data", "#| export\ndef one():\n    return 1"]
@@ -68,3 +69,9 @@ def test_each_mistake_in_a_cell_is_refused_with_the_notebook_and_the_cell_and_th
 def test_the_syntax_that_ipython_adds_is_allowed_in_cells_that_stay_in_the_notebook():
     with mini_repo({"01_data": [*DATA, "%matplotlib inline\n!true", "import asyncio\nawait asyncio.sleep(0)"]}) as root:
         assert build(root)
+
+# %% ../../nbs/workshop/cells.ipynb #c3eea0fc
+def test_a_cell_that_ipython_is_given_means_the_same_without_magics_with_magics_in_it_and_where_it_is_no_python_at_all():
+    cells = ["x = 1", "\n\nx = 1\n", "%time x = 1\ny = 2", "!ls {x}", "x?", "%%bash\nls", "a = (1\n%2)", "await f()", "# %ls\n", "", "\n",
+             "if x:\n    %ls\n", "def broken(:\n", 's = """\n\n%time\n"""', ">>> x = 1", "    indented = 1", "x = '\\d'", "x = 1\0"]
+    assert [without_magics(cell) for cell in cells] == [TransformerManager().transform_cell(cell) for cell in cells]
