@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: tutorial test readers setup build clean
+.PHONY: tutorial test readers docs links setup build clean
 
-tutorial: setup  ## execute notebooks 00 to 13 on drawn data; prints the path of index.html at the end
+tutorial: setup  ## execute notebooks 00 to 13 on drawn data, several at a time; prints the path of index.html at the end
 	$(BIN)/resnet-tutorial execute
 
 test: setup  ## check generated files and style; run unit tests, notebooks as tests, notebooks with papermill
@@ -17,6 +17,12 @@ test: setup  ## check generated files and style; run unit tests, notebooks as te
 
 readers: setup  ## run every notebook as a reader would: without a GPU, data, test libraries or settings
 	$(BIN)/python -m resnet_tutorial.workshop.as_reader
+
+docs: setup  ## build the book as a web site, in _site/html
+	$(BIN)/resnet-tutorial docs
+
+links: setup  ## ask the network for every link of the site
+	$(BIN)/resnet-tutorial docs --links
 
 setup: $(VENV)/ready
 
@@ -30,5 +36,5 @@ $(VENV)/ready: pyproject.toml constraints.txt
 build: setup  ## generate the library, the tests and the README from the notebooks
 	$(BIN)/resnet-tutorial build
 
-clean:  ## remove the environment, the runs and the executed notebooks
-	rm -rf $(VENV) runs executed
+clean:  ## remove the environment, the runs, the executed notebooks and the site
+	rm -rf $(VENV) runs executed _site

@@ -19,9 +19,11 @@ from pathlib import Path, PurePosixPath
 
 import pooch
 import requests
+from tqdm.auto import tqdm
 
 from .errors import DataError
 from resnet_tutorial.engine.files import file_lock
+from resnet_tutorial.engine.systems import shows_bars
 
 # %% ../nbs/preparation/archives.ipynb #895ff089
 @dataclass(frozen=True)
@@ -34,18 +36,26 @@ class Archive:
 
 # %% ../nbs/preparation/archives.ipynb #e50c75c7
 def _resume(part: Path):
-    "A downloader for pooch that keeps the partial download in `part` and requests the rest."
+    "A downloader for pooch that keeps the partial download in `part`, requests the rest, and shows its progress."
     def download(url: str, output: str, _pooch) -> None:
         have = part.stat().st_size if part.exists() else 0
         headers = {"Range": f"bytes={have}-"} if have else {}
         with requests.get(url, headers=headers, stream=True, timeout=(20, 60)) as answer:
             if answer.status_code != 416:  # 416: nothing is missing
                 answer.raise_for_status()
-                with open(part, "ab" if answer.status_code == 206 else "wb") as file:
+                more = answer.status_code == 206
+                with open(part, "ab" if more else "wb") as file, download_bar(answer, part.stem, have if more else 0) as bar:
                     for block in answer.iter_content(1 << 20):
-                        file.write(block)
+                        bar.update(file.write(block))
         os.replace(part, output)
     return download
+
+
+def download_bar(answer, title: str, have: int) -> tqdm:
+    "A progress bar in bytes with the remaining time; `have` of them are there already. Only where `shows_bars` says so."
+    length = str(answer.headers.get("Content-Length", ""))
+    total = have + int(length) if length.isdigit() and "Content-Encoding" not in answer.headers else None
+    return tqdm(desc=title, total=total, initial=have, unit="B", unit_scale=True, leave=False, disable=not shows_bars())
 
 # %% ../nbs/preparation/archives.ipynb #b34cd40c
 def fetch(archive: Archive, cache: Path) -> Path:
@@ -134,7 +144,8 @@ def _unzip(archive: Path, target: Path) -> list[tuple[Path, str]]:
             need, free = sum(i.file_size for i in file.infolist()), shutil.disk_usage(target.parent).free
             if need > free:
                 raise DataError(f"{archive} unpacks to {need / 1e6:,.0f} MB, but only {free / 1e6:,.0f} MB are free at {target.parent}")
-            return [lost for info in file.infolist() for lost in _extract_entry(file, info, target)]
+            entries = tqdm(file.infolist(), f"unpacking {archive.name}", leave=False, disable=not shows_bars())
+            return [lost for info in entries for lost in _extract_entry(file, info, target)]
     except DataError:
         raise
     except DAMAGE as error:
@@ -183,7 +194,7 @@ def _untar(archive: Path, target: Path) -> list[tuple[Path, str]]:
     lost, name = [], "its first entry"
     try:
         with _decompressed(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as file:
-            for member in file:
+            for member in tqdm(file, f"unpacking {archive.name}", leave=False, disable=not shows_bars()):
                 name = member.name
                 lost += _extract_member(file, member, target)
             _check_end(stream, file.offset)

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
 from .errors import DataError
 from .images import write_png
 from .tree import Listing, drop_unpacked, files_below, found_names, opened
+from resnet_tutorial.engine.systems import shows_bars
 
 # %% ../nbs/preparation/sources.ipynb #943ecfad
 def _truth_of(drawing, file: str) -> list[tuple[str, str, np.ndarray]]:
@@ -60,7 +62,8 @@ def list_drawn(name: str, work: Path, seed: int, n: int, size: int, workers: int
     try:
         # idle workers would delay the end of the process by five minutes
         pool = Parallel(n_jobs=workers, backend="loky", idle_worker_timeout=10, return_as="generator")
-        rows = [row for part in pool(jobs) for row in part]
+        parts = tqdm(pool(jobs), f"drawing {name}", -(-n // step), leave=False, delay=1, disable=not shows_bars())
+        rows = [row for part in parts for row in part]
     except ValueError as error:
         raise DataError(f"{name}: {error}") from None
     table = pd.DataFrame(rows)

@@ -20,6 +20,7 @@ from torch import nn
 from .engine.files import write_safely
 from .engine.names import label_text
 from .engine.float64 import exact
+from .engine.runtime import progress
 from .localization import BOX_THRESHOLD, cam_boxes
 from .engine.targets import check_logits, read_target
 from .engine.steady import steady, temporary_twin
@@ -169,7 +170,7 @@ def _cams_of_batches(model, batches, prepare):
     "Compute the maps and logits of all batches from the same weights."
     device, maps, logits = next(model.parameters()).device, [], []
     with temporary_twin(model) as body:
-        for batch in batches:
+        for batch in progress(batches, "maps", delay=1):
             features, answer = _features_and_logits(body, prepare(batch.to(device)) if prepare else batch.to(device))
             maps.append(class_activation_map(features, body.fc.weight).float().cpu())
             logits.append(answer.float().cpu())
@@ -274,7 +275,7 @@ def cam_panels(
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     axes = figure.subplots(1, 3)
     _show(axes[0], image, "Original image")
-    _show(axes[1], cam, "Class activation map", cmap="viridis", vmin=0, vmax=1)
+    _show(axes[1], cam, "Class activation map", cmap="inferno", vmin=0, vmax=1)
     _show(axes[2], image, f"Boxes at {threshold:g} of the maximum")
     _frame(axes[2], cam_boxes(cam[None], threshold)[0])
     if truth is not None:

@@ -28,8 +28,10 @@ from .localization import MAP_SCORES, box_masks, find_truth, mask_iou, pointing_
 from .engine.float64 import exact
 from .engine.intervals import bootstrap_mean
 from .engine.names import label_text, network_title
+from .engine.runtime import progress
 from .engine.saved_runs import Run
 from .engine.steady import still_twin
+from .engine.wording import answer_words
 
 # %% ../nbs/10_depth_comparison.ipynb #767eccee
 def map_area(
@@ -139,7 +141,7 @@ def depth_scores(
     predicted, confidence = cams.target.numpy(), cams.logits.softmax(1).amax(1).numpy()
     about = pd.DataFrame({"image": np.arange(len(images)), "class": names[labels], "predicted": names[predicted],
                           "confidence": confidence, "right": predicted == labels})
-    for start in range(0, len(images), batch_size):  # maps at the images' size need more room than those of the layers
+    for start in progress(range(0, len(images), batch_size), "scores", delay=1):  # maps at the images' size need more room than those of the layers
         some = slice(start, start + batch_size)
         maps = {layer: cam[some] for layer, cam in cams.maps.items()}
         parts.append(_score_batch(maps, size, {kind: known[some] for kind, known in truth.items()}, about[some].reset_index(drop=True)))
@@ -201,7 +203,7 @@ def depth_strips(
         maps = {f"block {every.index(layer) + 1}": cams.maps[layer][row].cpu() for layer in chosen}
         _strip(axes[row], image, maps, titles=row == 0)
         said = run.class_names[cams.target[row]]
-        axes[row, 0].set_ylabel(label_text(f"{name}:\n{'right' if right else f'“{said}”'}", 40, "\n"))
+        axes[row, 0].set_ylabel(label_text(f"{name}:\nright" if right else answer_words(name, said).replace(", ", ",\n"), 60, "\n"))
     figure.suptitle(label_text(f"Where the {len(every)} blocks of {network_title(run.recipe.model)} look", 100), fontsize=12)
     return figure
 
@@ -333,19 +335,21 @@ def hide_and_ask(
     regions: dict[str, torch.Tensor],  # name -> (N, H, W) bool, what to hide in each image of the split
     split: str = "test",
     batch_size: int = 50,
+    numbers=None,                      # which images of the split are asked about; None: all of them
 ) -> pd.DataFrame:                     # image, hidden, right, confidence (in the answer to the whole image)
     "What becomes of the answers when a region is hidden; `nothing` stands for the whole image."
     if "nothing" in regions:
         raise ValueError("a region is called 'nothing', which stands for the whole image: give it another name")
-    size = run.recipe.image_size
-    images, labels, frames, said = run.data.images(split, size), run.data.labels(split), [], None
-    empty = torch.zeros(len(images), size, size, dtype=torch.bool)
+    size, frames, said = run.recipe.image_size, [], None
+    images, labels = run.data.images(split, size), run.data.labels(split)
+    some = torch.arange(len(images)) if numbers is None else torch.as_tensor(numbers)
+    images, labels, empty = images[some], labels[some], torch.zeros(len(images), size, size, dtype=torch.bool)
     for name, region in {"nothing": empty, **regions}.items():
-        logits = _answers(run, hide(images, region), batch_size)
+        logits = _answers(run, hide(images, region[some]), batch_size)
         said = logits.argmax(1) if said is None else said
         confidence = logits.softmax(1).gather(1, said[:, None])[:, 0].numpy()
         right = (logits.argmax(1) == labels).numpy()
-        frames.append(pd.DataFrame({"image": np.arange(len(images)), "hidden": name, "right": right, "confidence": confidence}))
+        frames.append(pd.DataFrame({"image": some.numpy(), "hidden": name, "right": right, "confidence": confidence}))
     return pd.concat(frames, ignore_index=True)
 
 # %% ../nbs/10_depth_comparison.ipynb #b7be0109
@@ -377,7 +381,7 @@ def model_agreement(
     images, labels, rows = runs[0].data.images(split, size), runs[0].data.labels(split), []
     some = [feature_maps(run.model, run.normalization(images[:1].to(run.runtime.device))) for run in runs]  # blocks that have a map
     chosen = [{d: nearest_layer(maps, d) for d in depths} for maps in some]
-    for start in range(0, len(images), batch_size):
+    for start in progress(range(0, len(images), batch_size), "maps", delay=1):
         some = slice(start, start + batch_size)
         maps = [_class_maps(run, images[some], labels[some], list(dict.fromkeys(c.values())), method)
                 for run, c in zip(runs, chosen, strict=True)]

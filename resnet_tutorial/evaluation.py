@@ -41,6 +41,7 @@ from .engine.files import write_safely
 from .engine.name_tables import names_csv, write_names_csv
 from .engine.names import label_text, printable
 from .engine.float64 import exact_dtype
+from .engine.runtime import progress
 from .engine.saved_runs import Run
 from .engine.steady import still_twin
 from .engine.fit import plot_history, plot_learning_rate
@@ -81,7 +82,8 @@ def predict(
     flip: bool | None = None,  # see `probabilities`
 ) -> pd.DataFrame:  # path, true, predicted, confidence, and p_<class> for every class, in the manifest's order
     "Ask the run's network about every image of a split."
-    p = probabilities(run, (images for images, _ in run.loader(split, batch_size)), flip)
+    batches = progress(run.loader(split, batch_size), f"evaluating {split}", delay=1)
+    p = probabilities(run, (images for images, _ in batches), flip)
     rows, names = run.data.rows(split), np.array(run.class_names)
     table = pd.DataFrame({"path": rows.path.to_numpy(), "true": names[rows.label.to_numpy()]})
     return _with_probabilities(table, p, run.class_names)
@@ -322,7 +324,8 @@ def predict_files(
     files, read, skipped = list_pictures(places), [], []
 
     def batches() -> Iterator[torch.Tensor]:
-        for some, pictures in readable_pictures(files, run.recipe.image_size, skipped, batch_size):
+        groups = readable_pictures(files, run.recipe.image_size, skipped, batch_size)
+        for some, pictures in progress(groups, "predicting", total=-(-len(files) // batch_size), delay=1):
             read.extend(some)
             yield run.normalization(pictures)
         if not read:
@@ -352,6 +355,7 @@ def evaluate(
     run: Run,
     split: str = "test",  # train, val or test
     flip: bool | None = None,  # see `probabilities`
+    figures: bool = True,  # draw them, too; False: tables alone
 ) -> dict:  # the scores
     """Predict a split, write predictions.csv and report/ into the run folder, and return the scores.
 
@@ -370,7 +374,7 @@ def evaluate(
         pairs = predictions.groupby(["true", "predicted"], sort=False).size().rename("images").reset_index()
         files[f"report/confusion{end}.csv"] = names_csv(pairs.sort_values("images", ascending=False, kind="stable"))
     write_checked(run.folder, files)
-    for name, figure in _report_figures(run, predictions, split).items():
+    for name, figure in _report_figures(run, predictions, split).items() if figures else ():
         save_figure(figure, run.folder / "report" / f"{name}{'' if name in ('history', 'learning_rate') else run.tag}.png")
     return scores
 

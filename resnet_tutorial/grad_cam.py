@@ -24,6 +24,7 @@ from .engine.eigen_maps import eigen_cam, eigen_grad_cam
 from .engine.full_gradient import full_grad
 from .engine.guided_relu import GuidedReLUs, check_guided
 from .engine.passes import Method, Passes
+from .engine.runtime import progress
 from .engine.score_cam import score_cam
 from .engine.smooth_maps import smooth_grad_cam_plus_plus
 from .engine.targets import as_array, class_scores
@@ -348,7 +349,7 @@ def grad_cam_batches(
 
     def work(net):
         with temporary_twin(net) as body:
-            for start in range(0, len(images), batch_size):
+            for start in progress(range(0, len(images), batch_size), "maps", delay=1):
                 batch = images[start:start + batch_size].to(device)
                 chosen = target[start:start + batch_size] if torch.is_tensor(target) and target.ndim else target
                 yield _grad_cam(body, prepare(batch) if prepare else batch, chosen, wanted, methods, options)

@@ -323,6 +323,9 @@ def test_a_network_that_reads_one_square_changes_its_answer_only_when_that_squar
     assert len(table) == 3 * 8 and table.loc["corner"].confidence.equals(table.loc["nothing"].confidence)
     assert (table.loc["square"].confidence < table.loc["nothing"].confidence).all()
     assert table.loc["nothing"].right.tolist() == (run.data.labels("test") == 0).tolist()
+    some = hide_and_ask(run, {"square": square}, numbers=[5, 2]).set_index(["hidden", "image"])
+    assert some.index.tolist() == [("nothing", 5), ("nothing", 2), ("square", 5), ("square", 2)]
+    torch.testing.assert_close(some.confidence.tolist(), table.loc[some.index].confidence.tolist())
 
 # %% ../nbs/10_depth_comparison.ipynb #44168b9d
 def test_a_region_that_does_not_fit_its_images_is_refused_with_what_was_given():

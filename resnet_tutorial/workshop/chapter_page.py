@@ -12,6 +12,7 @@ import functools
 import html
 import importlib.resources
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from nbformat.v4 import new_notebook, new_output
 
 from ..engine.files import write_bytes
 from .captions import alternatives, put_alternatives
-from .folding import is_folded, split_directives, title_of
+from .folding import is_folded, shown_source, title_of
 from .jobs import Job, untag_skipped
 from .outputs import mark_broken, numbers_of, place_of, source_ids
 from .parameters import load_notebook, reason_of
@@ -82,21 +83,18 @@ def _exporter() -> HTMLExporter:
     return HTMLExporter(embed_images=True, raw_template=template, filters=filters)
 
 
+_CONVERTING = threading.Lock()  # an exporter keeps the state of one conversion, and several notebooks may end at once
+
+
 def _notebook_html(job: Job, notebook) -> str:
     "Return a notebook as HTML; the source of a folded cell opens with a click."
     resources = {"metadata": {"path": str(job.path.parent), "name": job.path.stem}}
     shown = copy.deepcopy(notebook)
     for cell in shown.cells:
         if cell.cell_type == "code":
-            cell.source = _without_directives(cell.source)
-    return _exporter().from_notebook_node(shown, resources)[0]
-
-
-def _without_directives(source: str) -> str:
-    "A cell as readers see it: what a `#| claim` says becomes a comment; other directives concern the build alone."
-    top, rest = split_directives(source)
-    said = [f"# Claim: {line.split(None, 2)[2]}" for line in top if line.startswith("#| claim ")]
-    return "\n".join([*said, *(line for line in top if line.startswith("%")), *rest])
+            cell.source = shown_source(cell.source)
+    with _CONVERTING:
+        return _exporter().from_notebook_node(shown, resources)[0]
 
 # %% ../../nbs/workshop/chapter_page.ipynb #2839850d
 def _mark_unprintable(job: Job, notebook) -> list[dict]:  # what, reason, and the cell

@@ -96,9 +96,7 @@ RULES: dict[str, Callable[[list[dict]], list[str]]] = {
 }
 
 # %% ../../nbs/workshop/chapter_rules.ipynb #37ab9fd6
-EXCEPTIONS: dict[tuple[str, str], str] = {  # rule and notebook -> reason
-    ("size", "01_dataset_making"): "it writes two modules, whose folded cells have at most 25 lines each",
-}
+EXCEPTIONS: dict[tuple[str, str], str] = {}  # rule and notebook -> reason
 
 
 def broken_rules(

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'PICTURES', 'OUT', 'THRESHOLD', 'ALPHA', 'IMAGE_WEIGHT', 'COUNT', 'options', 'build_command', 'times_command',
-           'execute_command', 'run_command', 'train_command', 'evaluate_command', 'predict_command', 'must_replace',
-           'explain_command', 'analyze_command', 'results_command', 'show_warning', 'main']
+           'docs_command', 'execute_command', 'run_command', 'sweep_command', 'train_command', 'evaluate_command',
+           'predict_command', 'must_replace', 'explain_command', 'analyze_command', 'results_command', 'show_warning',
+           'main']
 
 # %% ../../nbs/workshop/cli.ipynb #d3cf73d9
 import csv
@@ -82,6 +83,21 @@ def times_command(
         typer.echo(line)
     typer.echo("run `resnet-tutorial build` to write the times into the chapters")
 
+# %% ../../nbs/workshop/cli.ipynb #07f7dc05
+@app.command("docs")
+def docs_command(
+    out: Annotated[Path | None, typer.Option(help="Where the site's source, memory and pages go; by default _site/ in the repository.")] = None,
+    links: Annotated[bool, typer.Option("--links", help="Only ask the network for each link of the site; exit code 2 if one is dead.")] = False,
+) -> None:
+    "Build the book, the API reference and the results as a web site."
+    from resnet_tutorial.workshop.site import build_site
+
+    built = build_site(out=out, builder="linkcheck" if links else "html")
+    if links:
+        typer.echo(f"every link of {built.pages} pages leads somewhere")
+    else:
+        typer.echo(f"{built.pages} pages, {built.size / 1e6:.0f} MB, {built.seconds:.0f} s: {printable(built.folder / 'index.html')}")
+
 # %% ../../nbs/workshop/cli.ipynb #3f2a058a
 @app.command("execute")
 def execute_command(
@@ -92,6 +108,9 @@ def execute_command(
     budget: Annotated[float, typer.Option(help="Seconds for each notebook.")] = 3600,
     flags: Annotated[str, typer.Option(help="Flagged cells to execute as well, as in slow,cuda.")] = "",
     keep: Annotated[bool, typer.Option("--keep", help="Write the outputs back into nbs/; for maintainers.")] = False,
+    jobs: Annotated[int | None, typer.Option(help="Notebooks at a time; by default as many as cores and free memory allow.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the execution in --out: what has passed is not executed again.")] = False,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser when the first notebook is done.")] = False,
 ) -> None:
     "Execute notebooks without a person, and show what came out on one page."
     from resnet_tutorial.workshop.execution import execute_notebooks
@@ -99,7 +118,8 @@ def execute_command(
 
     parameters = merge_parameters(params, parameter or [])
     wanted = [flag for flag in flags.replace(",", " ").split() if flag]
-    summary = execute_notebooks(notebooks or [], parameters, out, budget, wanted, keep=keep)
+    options = {"keep": keep, "jobs": jobs, "resume": resume, "open_page": open_page}
+    summary = execute_notebooks(notebooks or [], parameters, out, budget, wanted, **options)
     raise typer.Exit({"ok": 0, "failed": 1, "interrupted": 130}[summary["status"]])
 
 # %% ../../nbs/workshop/cli.ipynb #11ea4406
@@ -109,6 +129,59 @@ def run_command(*arguments, **options) -> None:
     "Say that the name is old, and execute."
     typer.echo("`resnet-tutorial run` is deprecated: it is now `resnet-tutorial execute`, which writes into executed/", err=True)
     execute_command(*arguments, **options)
+
+# %% ../../nbs/workshop/cli.ipynb #17f7eeab
+@app.command("sweep")
+def sweep_command(
+    recipe: Annotated[str | None, typer.Option(help="A recipe, as for train.")] = None,
+    changes: Annotated[list[str] | None, typer.Option("--set", help="A key with its values, as in seed=0..9 or model=resnet18,resnet50; may be repeated.")] = None,
+    table: Annotated[Path | None, typer.Option(help="A CSV table: the keys in the first line, then one row per run.")] = None,
+    notebook: Annotated[str | None, typer.Option(help="In place of a recipe: the number, name or path of a notebook.")] = None,
+    parameter: Annotated[list[str] | None, typer.Option("-p", help="A parameter of the notebook with its values; may be repeated.")] = None,
+    out: Annotated[Path | None, typer.Option(help="An empty or new folder; by default one in sweeps/.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Runs at a time; by default as many as cores and free memory allow.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address or file of a dask scheduler: use its workers in place of this machine.")] = None,
+    data_root: Annotated[str, typer.Option(help="Folder that holds real sources, as the workers see it.")] = "",
+    split: Annotated[str, typer.Option(help="The split that scores a recipe: train, val or test.")] = "test",
+    by: Annotated[str, typer.Option(help="The score to compare runs by, as in --by=-log_loss if less is better.")] = "",
+    budget: Annotated[float, typer.Option(help="Seconds for each execution of a notebook.")] = 3600,
+    threads: Annotated[int, typer.Option(help="Threads of each run.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run, and for how long.")] = False,
+    workers: Annotated[int, typer.Option(help="With --dry-run: how many runs at a time.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep in --out.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="As --resume, and do the failed runs again.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Only show how far the sweep in --out is.")] = False,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser at the end.")] = False,
+) -> None:
+    "Train a recipe, or execute a notebook, many times with other values; runs.csv and a page compare the runs."
+    asked = {"recipe": recipe, "values": (changes or []) + (parameter or []), "table": table, "notebook": notebook, "data_root": data_root}
+    asked |= {"split": split, "by": by, "budget": budget, "threads": threads}
+    if (changes and notebook) or (parameter and recipe):
+        raise ValueError("--set changes a recipe (--recipe), -p a notebook (--notebook): use the one that fits")
+    if status or dry_run:
+        return typer.echo(printable(_told_of_sweep(out, asked, workers, status), keep="\n"))
+    _sweep({**asked, "out": out, "jobs": jobs, "scheduler": scheduler, "resume": resume, "retry_failed": retry_failed, "open_page": open_page})
+
+# %% ../../nbs/workshop/cli.ipynb #053a5fde
+def _told_of_sweep(out: Path | None, asked: dict, workers: int, status: bool) -> str:
+    "What `sweep` says without running anything."
+    from resnet_tutorial.workshop.sweep import estimate, plan_sweep
+    from resnet_tutorial.workshop.sweep_record import read_plan, status_text
+
+    if status and out is None:
+        raise ValueError("--status tells about the sweep in a folder: name it with --out")
+    return status_text(out, read_plan(out)) if status else estimate(plan_sweep(**asked, root=None), workers)
+
+
+def _sweep(options: dict) -> None:
+    "Sweep, and end with exit code 0, 1 if a run failed, or 130 after Ctrl-C."
+    from resnet_tutorial.workshop.sweep import sweep
+
+    try:
+        table = sweep(**options, say=lambda line: typer.echo(printable(line)))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    raise typer.Exit(0 if table.status.eq("ok").all() else 1)
 
 # %% ../../nbs/workshop/cli.ipynb #4b2cfe58
 @app.command("train")
@@ -305,6 +378,13 @@ def show_warning(message, category, filename, lineno, file=None, line=None) -> N
     typer.echo(printable(text, keep="\n"), err=True)
 
 
+def _install_hint(module: str) -> str:
+    "Say which extra installs a missing module."
+    if module in ("sphinx", "myst_nb", "sphinx_book_theme"):
+        return "`pip install 'resnet_tutorial[docs]'` installs what the site needs"
+    return "`pip install 'resnet_tutorial[notebooks]'` installs what building and executing notebooks need"
+
+
 def main() -> None:
     "The entry point of `resnet-tutorial` and of `python -m resnet_tutorial`."
     from resnet_tutorial.engine.systems import print_any_text
@@ -318,6 +398,6 @@ def main() -> None:
             raise
         message = str(error)
         if isinstance(error, ModuleNotFoundError):
-            message += "; `pip install 'resnet_tutorial[notebooks]'` installs what building and executing notebooks need"
+            message += "" if "pip install" in message else f"; {_install_hint((error.name or '').partition('.')[0])}"
         typer.echo(f"error: {printable(message, keep=chr(10))}", err=True)
         raise SystemExit(2) from None

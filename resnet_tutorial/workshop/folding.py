@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['source_of', 'split_directives', 'title_of', 'without_title', 'check_title', 'with_title', 'is_folded', 'fold_cells',
-           'visible_lines']
+           'visible_lines', 'shown_source']
 
 # %% ../../nbs/workshop/folding.ipynb #06c1a346
 import ast
@@ -143,3 +143,10 @@ def visible_lines(cell: dict) -> list[str]:
         return []
     lines = source_of(cell).split("\n")
     return [line for line in lines if line.strip() and not re.match(r"\s*#\s*\|", line)]
+
+# %% ../../nbs/workshop/folding.ipynb #80470645
+def shown_source(source: str) -> str:
+    "Return a cell as web pages show it: what a `#| claim` says becomes a comment; other directives concern the build alone."
+    top, rest = split_directives(source)
+    said = [f"# Claim: {line.split(None, 2)[2]}" for line in top if line.startswith("#| claim ")]
+    return "\n".join([*said, *(line for line in top if line.startswith("%")), *rest])

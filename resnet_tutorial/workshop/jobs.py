@@ -27,6 +27,7 @@ class Job:
     skip: set[str]  # cells with one of these flags are skipped
     root: Path  # the repository
     budget: float = 3600.0  # seconds
+    threads: int = 0  # of its kernel; 0: as many as the kernel would take by itself
 
 # %% ../../nbs/workshop/jobs.ipynb #be17ce67
 _SKIP_TAG = "skip-execution"

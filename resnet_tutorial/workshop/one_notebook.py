@@ -7,6 +7,7 @@ __all__ = ['error_entry', 'Interrupts', 'execute_one', 'with_broken']
 
 # %% ../../nbs/workshop/one_notebook.ipynb #540cf724
 import signal
+import tempfile
 import threading
 from collections.abc import Callable
 from traceback import format_exception
@@ -17,31 +18,43 @@ from nbconvert.filters import strip_ansi
 from .chapter_page import finish_notebook
 from .jobs import Job, tag_skipped
 from .bounded import BOUNDED, shortened
-from .kernels import KernelWatch, LocalKernel
+from .kernels import KernelWatch, LocalKernel, socket_place
 from .outputs import for_json, place_of, source_ids
 from .parameters import load_notebook
 
 # %% ../../nbs/workshop/one_notebook.ipynb #eaf9191f
-def _execute_with_papermill(job: Job, watch: KernelWatch) -> None:
+def _execute_with_papermill(job: Job, watch: KernelWatch, sockets: str) -> None:
     "Execute a notebook with papermill; the executed copy is written even when a cell fails."
     notebook = load_notebook(job.path)
     tag_skipped(notebook, job.skip)
+    settings = {"watch": watch, "root": job.root, "sockets": socket_place(sockets), "threads": job.threads}
     papermill.execute_notebook(
         notebook,
         job.out / job.path.name,
         job.parameters,
-        cwd=job.path.parent,
         kernel_name="python3",
         language="python",
         engine_name=BOUNDED,
         progress_bar=False,
         autosave_cell_every=0,  # write the copy after each cell, and not repeatedly within one
-        kernel_manager_class=type("WatchedKernel", (LocalKernel,), {"watch": watch, "root": job.root}),
+        resources={"metadata": {"path": str(job.path.parent)}},  # where the kernel starts; papermill's `cwd` moves this whole process
+        kernel_manager_class=type("WatchedKernel", (LocalKernel,), settings),
         on_cell_execute=watch.begin,  # before the cell is sent; nbclient asks for the timeout afterwards
         timeout_func=watch.remaining,
         shutdown_kernel="immediate",
         iopub_timeout=60,  # a busy machine delivers late; 4 seconds by default
     )
+
+# %% ../../nbs/workshop/one_notebook.ipynb #a3fbd81c
+def _execute_watched(job: Job, watch: KernelWatch, starts: int = 2) -> None:
+    "Execute a notebook; if its kernel does not come up, start another one, once and within the same budget."
+    for left in reversed(range(starts)):
+        with tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True) as sockets:
+            try:
+                return _execute_with_papermill(job, watch, sockets)
+            except (RuntimeError, OSError):
+                if not left or watch.cell is not None or watch.stopping.is_set() or watch.seconds >= watch.budget:
+                    raise
 
 # %% ../../nbs/workshop/one_notebook.ipynb #f1a16328
 def error_entry(job: Job, error: BaseException, cell) -> dict:
@@ -97,15 +110,17 @@ def execute_one(
     job: Job,
     on_cell: Callable = lambda cell: None,  # called with each cell before it runs
     interrupts: Interrupts | None = None,  # held when the execution ends; the caller releases them
+    stopping: threading.Event | None = None,  # once set, by another thread, the result is `interrupted`
 ) -> dict:  # name, status, seconds, peak_mb, parameters, numbers; error unless ok; broken outputs, if any
     "Execute one notebook and return the result."
-    watch, status, error = KernelWatch(job.budget, on_cell), "ok", None
+    watch, status, error = KernelWatch(job.budget, on_cell, stopping), "ok", None
     try:
-        _execute_with_papermill(job, watch)
+        _execute_watched(job, watch)
     except KeyboardInterrupt as caught:
         status, error = "interrupted", caught
     except Exception as caught:
         status, error = ("timeout" if watch.seconds >= job.budget else "failed"), caught
+        status = "interrupted" if watch.stopping.is_set() else status
     finally:
         (interrupts or Interrupts()).hold()
         watch.stop()

@@ -73,9 +73,19 @@ def _bare_card(entry: dict) -> dict:
 
 def _planned_cards(summary: dict) -> list[dict]:
     "Return cards for notebooks without a result: `executing` or `waiting`, or `not executed` if the execution has ended."
-    names = summary.get("planned", [])[len(summary["notebooks"]):]
-    states = ["executing"] + ["waiting"] * len(names) if summary["status"] == "executing" else ["not executed"] * len(names)
-    return [_bare_card({"name": name, "status": state}) for name, state in zip(names, states, strict=False)]
+    done, planned = {entry["name"] for entry in summary["notebooks"]}, summary.get("planned", [])
+    left = [name for name in summary.get("order", planned) if name not in done]  # the first of them are in a kernel now
+    busy = set(left[: summary.get("at_once", 1)]) if summary["status"] == "executing" else set()
+    rest = "waiting" if summary["status"] == "executing" else "not executed"
+    names = [name for name in planned if name not in done]
+    return [_bare_card({"name": name, "status": "executing" if name in busy else rest}) for name in names]
+
+
+def _all_cards(summary: dict, cards: dict[str, dict]) -> list[dict]:
+    "Return the cards of all notebooks in the order of the selection, whatever order they ended in."
+    places = {name: place for place, name in enumerate(summary.get("planned", []))}
+    found = [cards[entry["name"]] for entry in summary["notebooks"]] + _planned_cards(summary)
+    return sorted(found, key=lambda card: places.get(card["name"], len(places)))
 
 # %% ../../nbs/workshop/report_page.ipynb #6a2422bd
 @functools.cache
@@ -106,7 +116,7 @@ def write_page(
         project=project,
         updated=summary.get("updated", summary["started"])[11:19],
         started=f"{started:%-d %B %Y, %H:%M}" if os.name != "nt" else f"{started:%d %B %Y, %H:%M}",
-        notebooks=[cards[entry["name"]] for entry in summary["notebooks"]] + _planned_cards(summary),
+        notebooks=_all_cards(summary, cards),
     )
     write_html(page, out / "index.html")
 

@@ -21,6 +21,8 @@ from resnet_tutorial.engine.runtime import (
     environment_differences,
     report,
     report_bundle,
+    report_table,
+    report_table_bundle,
     seed_everything,
     setup,
 )
@@ -203,6 +205,21 @@ def test_outside_a_notebook_report_prints_one_line():
     code = "from resnet_tutorial.engine.runtime import report; report('test_accuracy', 0.5)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8")
     assert done.stdout == "test_accuracy = 0.5\n"
+
+# %% ../../nbs/engine/runtime.ipynb #72f3d39e
+def test_a_table_of_reported_numbers_has_their_names_in_words_and_their_full_values_under_our_media_type():
+    bundle = report_table_bundle({"test_accuracy": 0.98765432, "energy_mask": float("nan"), "learns": True}, {"learns": "does it <learn>?"})
+    assert bundle["application/vnd.resnet-tutorial.numbers+json"] == {"test_accuracy": 0.98765432, "energy_mask": None, "learns": True}
+    lines = [line.split() for line in bundle["text/plain"].splitlines()]
+    assert lines == [["test", "accuracy", "0.9877"], ["energy", "on", "the", "animal", "nan"], ["does", "it", "<learn>?", "True"]]
+    assert "does it &lt;learn&gt;?" in bundle["text/html"] and "<thead>" not in bundle["text/html"]
+
+# %% ../../nbs/engine/runtime.ipynb #ef8cac06
+def test_a_table_with_a_bad_name_or_a_bad_value_or_words_for_a_number_that_it_lacks_is_refused():
+    for numbers, words, error in (({"a b": 1}, None, "'a b' cannot be the name of a number"), ({"a": [1]}, None, "a is a list; report a number"),
+                                  ({"a": 1}, {"b": "x"}, "words for b, which are not among the numbers a")):
+        with pytest.raises((ValueError, TypeError), match=error):
+            report_table(numbers, words)
 
 # %% ../../nbs/engine/runtime.ipynb #205704f9
 def test_importing_the_package_does_not_import_torch():

@@ -17,6 +17,14 @@ def test_a_onednn_limit_below_bfloat16_is_read_from_either_variable_and_no_limit
             with mock.patch.dict(os.environ, {"ONEDNN_MAX_CPU_ISA": "", "DNNL_MAX_CPU_ISA": ""} | {name: limit}):
                 assert onednn_may_use_bfloat16() is expected, (name, limit)
 
+# %% ../../nbs/engine/systems.ipynb #7a5571a3
+def test_progress_bars_are_drawn_on_a_terminal_and_neither_in_a_log_nor_when_they_are_turned_off():
+    code = "import sys; from resnet_tutorial.engine.systems import shows_bars; sys.stderr.isatty = lambda: {}; print(shows_bars())"
+    for terminal, disable, expected in ((True, "", "True"), (False, "", "False"), (True, "1", "False")):
+        environment = {**os.environ, "TQDM_DISABLE": disable}
+        said = subprocess.run([sys.executable, "-c", code.format(terminal)], env=environment, capture_output=True, text=True, check=True, encoding="utf-8")
+        assert said.stdout.strip() == expected
+
 # %% ../../nbs/engine/systems.ipynb #956ff86e
 def test_names_that_windows_reserves_or_forbids_are_distinguished_from_ordinary_ones():
     bad = ["CON", "nul", "Aux.jpg", "prn.tar.gz", "COM1", "lpt9.txt", "com¹", "nul .txt", "CONIN$", "a:b", "a?", "a*b", 'say "x"', "a|b", "<a>", "a\\b", "a/b",

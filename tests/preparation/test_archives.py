@@ -57,6 +57,16 @@ def test_a_download_resumes_where_it_stopped_and_falls_back_on_the_next_mirror()
             fetch(Archive("b.bin", (f"{base}/file",), "md5:" + "0" * 32, ""), cache)
     server.shutdown()
 
+# %% ../../nbs/preparation/archives.ipynb #0bb586bb
+def test_the_bar_of_a_download_counts_what_is_there_already_and_has_no_end_where_the_server_does_not_say_the_length():
+    from types import SimpleNamespace
+
+    from data_prep.download import download_bar
+
+    for headers, have, total in (({"Content-Length": "70"}, 30, 100), ({}, 5, None), ({"Content-Length": "70", "Content-Encoding": "gzip"}, 0, None)):
+        with download_bar(SimpleNamespace(headers=headers), "a.zip", have) as bar:
+            assert (bar.total, bar.n) == (total, have)
+
 # %% ../../nbs/preparation/archives.ipynb #d7a28a31
 def test_archives_that_are_unsafe_or_incomplete_are_refused():
     with tempfile.TemporaryDirectory() as folder:

@@ -16,7 +16,7 @@ from resnet_tutorial.workshop.chapter_page import finish_notebook
 from resnet_tutorial.workshop.execution import execute_notebooks
 from resnet_tutorial.workshop.jobs import Job
 from resnet_tutorial.workshop.mini_repository import NUMBER_CELL, PLOT_CELL, mini_repo
-from resnet_tutorial.workshop.outputs import NUMBER_MIME, as_data_uri
+from resnet_tutorial.workshop.outputs import NUMBER_MIME, NUMBERS_MIME, as_data_uri
 
 # %% ../../nbs/workshop/chapter_page.ipynb #8a56eed1
 def image_text(image, kind="PNG", cut=None, **options):
@@ -123,6 +123,11 @@ def test_a_name_that_is_published_twice_with_different_values_is_broken_and_with
     assert finished(["x", "y"], [number(1), number(1)])[0] == {"numbers": {"x": 1}, "broken": []}
     found, _ = finished(["x", "y"], [number(1), number(2)])
     assert found["broken"][0]["cell"] == 2 and "'x' was published twice, as 1 and as 2" in found["broken"][0]["reason"]
+    table = lambda values: [{"output_type": "display_data", "data": {NUMBERS_MIME: values, "text/plain": "a table"}, "metadata": {}}]  # noqa: E731
+    assert finished(["x", "y"], [table({"x": 1, "y": 2.5}), number(1)])[0] == {"numbers": {"x": 1, "y": 2.5}, "broken": []}
+    for broken, reason in (({"x": 1, "y": None}, "'y' is None; expected a number"), ([2], "expected a mapping with a name and a value, found [2]")):
+        assert reason in finished(["x"], [table(broken)])[0]["broken"][0]["reason"]
+    assert "'x' was published twice, as 1 and as 3" in finished(["x", "y"], [number(1), table({"x": 3})])[0]["broken"][0]["reason"]
 
 # %% ../../nbs/workshop/chapter_page.ipynb #c91dea01
 def test_outputs_that_no_notebook_should_contain_do_not_stop_the_report():

@@ -189,7 +189,7 @@ def test_the_help_lists_the_subcommands_and_imports_neither_torch_nor_nbdev():
     code += "finally:\n    print({'torch', 'nbdev', 'papermill', 'rich', 'numpy'} & sys.modules.keys())"
     done = python(code)
     assert done.returncode == 0 and done.stdout.endswith("set()\n"), done.stdout + done.stderr
-    assert all(name in done.stdout for name in ("build", "execute", "run ", "train", "evaluate", "predict", "explain", "analyze", "results", "--traceback"))
+    assert all(name in done.stdout for name in ("build", "docs", "execute", "run ", "train", "evaluate", "predict", "explain", "analyze", "results", "--traceback"))
 
 # %% ../../nbs/workshop/cli.ipynb #c4f687f7
 def test_the_package_can_be_called_as_a_module():

@@ -25,12 +25,13 @@ import pytest
 
 from resnet_tutorial.engine.paths import find_root
 from resnet_tutorial.workshop.execution import execute_notebooks
-from resnet_tutorial.workshop.mini_repository import PARAMETERS_CELL, PLOT_CELL, mini_repo, same_imports
+from resnet_tutorial.workshop.mini_repository import PARAMETERS_CELL, PLOT_CELL, mini_repo, same_imports, texts_of
 
 # %% ../../nbs/workshop/execution.ipynb #aaf95888
-def start_execution(root):
+def start_execution(root, options=""):
     "Start an execution in a separate process; its exit code is 130 if it was interrupted."
-    code = "import sys; from resnet_tutorial.workshop.execution import execute_notebooks; s = execute_notebooks([], out='out', root='.'); "
+    code = "import sys; from resnet_tutorial.workshop.execution import execute_notebooks; "
+    code += f"s = execute_notebooks([], out='out', root='.', {options}); "
     code += "sys.exit(130 if s['status'] == 'interrupted' else 1)"
     options = {"cwd": root, "env": same_imports(), "stdout": subprocess.DEVNULL}
     listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  background jobs inherit an ignored SIGINT
@@ -179,6 +180,89 @@ def test_executing_does_not_import_torch_into_its_own_process():
     code = "import sys, resnet_tutorial.workshop.execution; sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env=same_imports())
     assert done.returncode == 0
+
+# %% ../../nbs/workshop/execution.ipynb #b62872e5
+def test_several_notebooks_at_once_give_the_summary_and_the_outputs_of_one_after_another():
+    cells = [PARAMETERS_CELL, "import os\nprint(os.getcwd(), os.environ['OMP_NUM_THREADS'], out_dir[-4:])", PLOT_CELL]
+    with mini_repo({f"0{number}_a": [*cells, f"{number}"] for number in range(4)} | {"engine/b": ["1 / 0"]}) as root:
+        names = ["0", "1", "2", "3", "engine/b"]
+        found = [execute_notebooks(names, out=root / f"out{jobs}", root=root, say=str, jobs=jobs) for jobs in (1, 3)]
+        assert [entry["status"] for entry in found[1]["notebooks"]].count("ok") == 4 and found[1]["status"] == "failed"
+        assert found[1]["at_once"] == 3 and sorted(found[1]["order"]) == sorted(found[0]["planned"])
+        page = (root / "out3" / "index.html").read_text(encoding="utf-8")
+        assert re.findall(r'class="card \w+" id="(\w+)"', page) == ["00_a", "01_a", "02_a", "03_a", "b"]
+        copies = [[texts_of(root / out / f"{name}.ipynb") for name in found[0]["planned"]] for out in ("out1", "out3")]
+        assert copies[0] == copies[1] and copies[0][0][0].startswith(str(root / "nbs"))
+
+# %% ../../nbs/workshop/execution.ipynb #717b6831
+def test_outputs_that_are_kept_do_not_depend_on_how_many_notebooks_are_executed_at_once():
+    kept = []
+    for jobs in (1, 2):
+        with mini_repo({"00_a": ["import os\nprint(os.environ['OMP_NUM_THREADS'])", PLOT_CELL], "01_b": ["2"]}) as root, pytest.MonkeyPatch.context() as patch:
+            patch.delenv("OMP_NUM_THREADS", raising=False)
+            assert execute_notebooks([], out=root / "out", root=root, say=str, jobs=jobs, keep=True)["threads"] == 1
+            kept.append([(root / "nbs" / f"{name}.ipynb").read_bytes() for name in ("00_a", "01_b")])
+    assert kept[0] == kept[1]
+
+# %% ../../nbs/workshop/execution.ipynb #e7373e41
+def test_a_signal_ends_all_kernels_of_several_notebooks_at_once_and_the_rest_can_be_resumed():
+    sleeper = "import os, time\nwith open('pid_{}', 'w') as file:\n    _ = file.write(str(os.getpid()))\ntime.sleep(0 if os.path.exists('go') else 600)"
+    with mini_repo({"00_quick": ["x = 1"], "01_s": [sleeper.format(1)], "02_s": [sleeper.format(2)], "03_never": ["x = 2"]}) as root:
+        process = start_execution(root, "jobs=2")
+        kernels = [psutil.Process(wait_for_number(root / "nbs" / f"pid_{number}")) for number in (1, 2)]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 130 and not any(kernel.is_running() for kernel in kernels)
+        summary, page = json.loads((root / "out" / "summary.json").read_text(encoding="utf-8")), (root / "out" / "index.html").read_text(encoding="utf-8")
+        assert sorted((entry["name"], entry["status"]) for entry in summary["notebooks"]) == [
+            ("00_quick", "ok"), ("01_s", "interrupted"), ("02_s", "interrupted")]
+        assert (summary["status"], "Interrupted after 1 of 4 notebooks" in page, "not executed" in page) == ("interrupted", True, True)
+        (root / "nbs" / "go").write_text("", encoding="utf-8")
+        lines = []
+        summary = execute_notebooks(out=root / "out", root=root, say=lines.append, jobs=2, resume=True)
+        assert (summary["status"], len(summary["notebooks"])) == ("ok", 4) and any("00_quick is done already" in line for line in lines)
+        assert sum("started" in line for line in lines) == 3
+
+# %% ../../nbs/workshop/execution.ipynb #dada2886
+def test_a_resumed_execution_executes_again_what_failed_or_was_edited_and_refuses_what_is_not_the_same():
+    with mini_repo({"00_a": [PARAMETERS_CELL, "print(epochs)"], "01_b": ["import os\nassert os.path.exists('go')"], "02_c": ["x = 3"]}) as root:
+        options = {"out": root / "out", "root": root, "say": str}
+        assert execute_notebooks([], {"epochs": 5}, **options, resume=True)["status"] == "failed"
+        (root / "nbs" / "go").write_text("", encoding="utf-8")
+        edited = nbformat.read(root / "nbs" / "02_c.ipynb", 4)
+        edited.cells[-1].source = "x = 4"
+        nbformat.write(edited, root / "nbs" / "02_c.ipynb")
+        for wrong, told in (({"parameters": {"epochs": 6}}, "with the parameters {'epochs': 5}, not {'epochs': 6}"), ({"flags": ["slow"]}, "flags"),
+                            ({"selection": ["0"]}, "holds an execution of 00_a, 01_b, 02_c")):
+            with pytest.raises(ValueError, match=told):
+                execute_notebooks(**options, resume=True, **wrong)
+        lines = []
+        summary = execute_notebooks(**options | {"say": lines.append}, resume=True)
+        assert summary["status"] == "ok" and [line.split()[-2] for line in lines if line.endswith("started")] == ["01_b", "02_c"]
+        assert texts_of(root / "out" / "00_a.ipynb") == ["5\n"] and [entry["parameters"].get("epochs") for entry in summary["notebooks"]] == [5, None, None]
+        with pytest.raises(ValueError, match="name it with --out"):
+            execute_notebooks(root=root, resume=True)
+        (root / "out" / "summary.json").write_text("{}", encoding="utf-8")
+        with pytest.raises(ValueError, match="holds no execution that can be resumed"):
+            execute_notebooks(**options, resume=True)
+
+# %% ../../nbs/workshop/execution.ipynb #ccc1c90e
+def test_the_page_opens_once_and_when_the_first_notebook_is_done_and_where_there_is_no_browser_its_path_is_said():
+    import webbrowser
+
+
+    class Browser:
+        def open(self, address):
+            opened.append((address, len(re.findall('card ok', (root / "out" / "index.html").read_text(encoding="utf-8")))))
+
+
+    with mini_repo({"00_a": ["x = 1"], "01_b": ["x = 1"]}) as root, pytest.MonkeyPatch.context() as patch:
+        opened, lines = [], []
+        patch.setattr(webbrowser, "get", Browser)
+        execute_notebooks([], out=root / "out", root=root, say=str, open_page=True)
+        assert opened == [((root / "out" / "index.html").as_uri(), 1)]
+        patch.setattr(webbrowser, "get", lambda: webbrowser.GenericBrowser("lynx"))
+        execute_notebooks(["0"], out=root / "other", root=root, say=lines.append, open_page=True)
+        assert f"there is no browser to open the page in; it is {root / 'other' / 'index.html'}" in lines
 
 # %% ../../nbs/workshop/execution.ipynb #6f1f7cc3
 def test_saving_the_outputs_writes_outputs_only_and_the_same_ones_every_time():

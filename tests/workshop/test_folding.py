@@ -14,7 +14,7 @@ from resnet_tutorial.engine.paths import find_root
 from resnet_tutorial.engine.readers import is_test_cell
 from resnet_tutorial.workshop.build import build, change_line
 from resnet_tutorial.workshop.execution import execute_notebooks
-from resnet_tutorial.workshop.folding import fold_cells, is_folded, title_of, visible_lines, without_title
+from resnet_tutorial.workshop.folding import fold_cells, is_folded, shown_source, title_of, visible_lines, without_title
 from resnet_tutorial.workshop.mini_repository import PARAMETERS_CELL, mini_repo, texts_of
 from resnet_tutorial.workshop.selection import read_settings
 
@@ -145,3 +145,8 @@ def test_readers_see_the_lines_of_unfolded_cells_without_directives_and_blank_li
     cells = [code_cell("#| fig-cap: A\n#| echo: true\n\nx = 1\n\n# why\ny = 2"), code_cell("#@title Imports\nimport os"), code_cell("#| test a\nassert 1")]
     fold_cells(cells)
     assert [visible_lines(cell) for cell in cells] == [["x = 1", "# why", "y = 2"], [], []]
+
+# %% ../../nbs/workshop/folding.ipynb #ceb3aded
+def test_a_page_shows_a_cell_without_directives_and_with_the_sentence_of_its_claim():
+    assert shown_source("#| claim two is even\n#| hide\n%%time\nassert 2 % 2 == 0") == "# Claim: two is even\n%%time\nassert 2 % 2 == 0"
+    assert shown_source("#| export\n#@title A helper\nx = '#| export'") == "#@title A helper\nx = '#| export'"
