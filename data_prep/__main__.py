@@ -15,7 +15,7 @@ from .errors import DataError
 from .layouts import summary
 from .manifest import partial_folder, read_info
 from .preparation import prepare
-from .sources import SOURCES
+from .sources import SOURCES, TABLE_OPTIONS
 from resnet_tutorial.engine.names import printable
 from resnet_tutorial.engine.systems import print_any_text
 
@@ -25,6 +25,7 @@ examples:
   python -m data_prep cats_vs_dogs --source ~/dogs-vs-cats --split 17000 4000 4000 --out runs/data/cats_vs_dogs
   python -m data_prep cats_vs_dogs --source ~/dogs-vs-cats --split-numbers train 0-9999 test 10000-12499 --out DIR
   python -m data_prep class_folders --source ~/photos --groups '^(pet\\d+)_' --layout copy --out DIR
+  python -m data_prep table --source ~/train_images --labels ~/train.csv --group-column patient --out DIR
 """
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -59,8 +60,10 @@ SPLIT = ("0.8 0.1 0.1, or counts 17000 4000 4000, or official, or official 0.2 (
          "or fold 2 5 (the second of five folds is the test split).")
 SOURCE = "Folder or archive to read; without it: --data-root, or a download if no account is needed."
 GROUPS = "Images that must stay in one split: none, folder, a regular expression on the file name, or a CSV with path,group."
+CROP = "Networks see the images without black borders, as of fundus cameras; files and boxes stay as they are."
+GROUP_COLUMN = "table: the column that says which images stay together, such as the patient; or none."
 LAYOUT = "manifest (leaves files in place), or copy or link into split/class/ folders."
-OPTIONS = ("n", "size", "shortcut", "both", "breeds", "drop_rotated", "class_names")  # options of single sources
+OPTIONS = ("n", "size", "shortcut", "both", "breeds", "drop_rotated", "class_names", *TABLE_OPTIONS)  # options of single sources
 
 # %% ../nbs/preparation/command.ipynb #fb62ac2d
 @app.command(epilog=EXAMPLES)
@@ -79,6 +82,9 @@ def command(
     duplicates: Annotated[str, typer.Option(help="Whether duplicates have the same bytes or the same pixels.", metavar="KIND")] = "bytes",
     force: Annotated[bool, typer.Option("--force", help="Replace a data set made with other arguments at --out.")] = False,
     workers: Annotated[int, typer.Option(help="0: one per core.", metavar="INT")] = 0,
+    crop_borders: Annotated[bool, typer.Option("--crop-borders", help=CROP)] = False,
+    keep_aspect: Annotated[bool, typer.Option("--keep-aspect", help="Networks see the images padded with black, not squeezed.")] = False,
+    grayscale: Annotated[bool, typer.Option("--grayscale", help="Networks see the luminance in place of the colours.")] = False,
     chart: Annotated[bool, typer.Option("--chart", help="Also write counts.png, a bar chart, into --out.")] = False,
     n: N = None,
     size: SIZE = None,
@@ -87,6 +93,14 @@ def command(
     breeds: Annotated[bool | None, typer.Option("--breeds", help="oxford_pets: 37 breeds instead of cats and dogs.")] = None,
     class_names: Annotated[str | None, typer.Option(help=CLASS_NAMES, metavar="FILE")] = None,
     drop_rotated: Annotated[bool | None, typer.Option("--drop-rotated", help="fundus: leave out rotated copies of unknown originals.")] = None,
+    labels: Annotated[str | None, typer.Option(help="table: a CSV, TSV or Excel file (a path, or a name in the source).", metavar="FILE")] = None,
+    file_column: Annotated[str | None, typer.Option(help="table: the column that names the images.", metavar="NAME")] = None,
+    label_column: Annotated[str | None, typer.Option(help="table: the column of class names.", metavar="NAME")] = None,
+    group_column: Annotated[str | None, typer.Option(help=GROUP_COLUMN, metavar="NAME")] = None,
+    split_column: Annotated[str | None, typer.Option(help="table: the column of train, val and test; or none.", metavar="NAME")] = None,
+    encoding: Annotated[str | None, typer.Option(help="table: such as cp949, if it is not UTF-8.", metavar="NAME")] = None,
+    delimiter: Annotated[str | None, typer.Option(help="table: such as ';', if it cannot be told.", metavar="MARK")] = None,
+    sheet: Annotated[str | None, typer.Option(help="table: which sheet of an Excel file.", metavar="NAME")] = None,
 ) -> None:
     "Turn raw images into a described, checked, split data set: manifest.csv, skipped.csv, dataset.json. The source is never changed."
     _run(dict(context.params))

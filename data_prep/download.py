@@ -80,7 +80,7 @@ def fetch(archive: Archive, cache: Path) -> Path:
 DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, struct.error)  # in a zip
 
 
-def _check_member(info: zipfile.ZipInfo, archive: Path) -> None:
+def check_member(info: zipfile.ZipInfo, archive: Path) -> None:
     "Refuse a zip entry that would be written outside the target, is a link, or needs a password."
     name = info.filename = info.filename.replace("\\", "/")
     if name.startswith("/") or ".." in PurePosixPath(name).parts or re.match(r"[A-Za-z]:", name):
@@ -140,7 +140,7 @@ def _unzip(archive: Path, target: Path) -> list[tuple[Path, str]]:
         with zipfile.ZipFile(archive) as file:
             _check_directory(file, archive)
             for info in file.infolist():
-                _check_member(info, archive)
+                check_member(info, archive)
             need, free = sum(i.file_size for i in file.infolist()), shutil.disk_usage(target.parent).free
             if need > free:
                 raise DataError(f"{archive} unpacks to {need / 1e6:,.0f} MB, but only {free / 1e6:,.0f} MB are free at {target.parent}")

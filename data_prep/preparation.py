@@ -32,6 +32,7 @@ from resnet_tutorial.engine.files import NO_ROOM, check_ends
 from resnet_tutorial.engine.name_tables import read_names_csv
 
 LAYOUTS = ("manifest", "copy", "link")
+VIEW_OPTIONS = ("crop_borders", "grayscale", "keep_aspect")  # how networks see the images, see resnet_tutorial.engine.geometry
 LARGEST = {"n": 10_000_000, "size": 4096}  # more is probably a typo
 
 # %% ../nbs/preparation/prepare.ipynb #8f838dd1
@@ -113,6 +114,7 @@ def _path_text(name: str, value) -> None:
 def checked_arguments(
     name: str,  # a key of `SOURCES`
     *, split=None, split_numbers=None, seed: int = 0, groups: str | None = None, layout: str = "manifest", duplicates: str = "bytes",
+    crop_borders: bool = False, keep_aspect: bool = False, grayscale: bool = False,
     **options,  # as in `prepare`
 ) -> dict:
     "The arguments of `prepare` that affect its result, checked, as stored in dataset.json."
@@ -120,7 +122,25 @@ def checked_arguments(
         raise DataError(f"groups={groups!r}: expected none, folder, a regular expression or a .csv")
     checked = {"split": _check_split(split, split_numbers), "seed": _whole("seed", seed, 0, 2**63 - 1), "groups": groups,
                "layout": _one_of(layout, LAYOUTS), "duplicates": _one_of(duplicates, ("bytes", "pixels"))}
-    return checked | {"options": _check_options(name, options)}
+    checked["options"] = _check_options(name, options)
+    checked |= _view_options({"crop_borders": crop_borders, "grayscale": grayscale, "keep_aspect": keep_aspect})
+    return checked | {"options": checked["options"] | _table_options(checked)}
+
+
+def _view_options(given: dict[str, bool]) -> dict:
+    "The options of the view that are on; nothing if none is, as in data sets of earlier versions."
+    if wrong := [key for key, value in given.items() if not isinstance(value, bool)]:
+        raise DataError(f"{wrong[0]}={given[wrong[0]]!r}: expected true or false")
+    return {"view": [key for key, value in given.items() if value]} if any(given.values()) else {}
+
+
+def _table_options(checked: dict) -> dict:
+    "The absolute path of a table of labels, if it is not below the source; DataError for two rules about groups."
+    options = checked["options"]
+    if checked["groups"] is not None and options.get("group_column", "none") not in ("", "none"):
+        raise DataError(f"give either groups ({checked['groups']!r}) or group_column ({options['group_column']!r}), not both")
+    file = Path(options.get("labels", "")).expanduser()
+    return {"labels": str(file.resolve())} if file.name and "\0" not in str(file) and file.exists() else {}
 
 # %% ../nbs/preparation/prepare.ipynb #c2219845
 def _locate(name: str, source, data_root, cache) -> Path | None:
@@ -157,7 +177,7 @@ def _out_folder(out: str | os.PathLike) -> Path:
     return place
 
 # %% ../nbs/preparation/prepare.ipynb #5e7ff99a
-def fingerprint(source: Path | None, groups: str | None) -> str:
+def fingerprint(source: Path | None, groups: str | None, labels: str = "") -> str:
     "A hash that changes when a source file is added, removed or modified, or, for drawn sets, when the drawing code changes."
     if source is None:
         code = sorted(Path(drawing_kit.__file__).parent.glob("draw*.py"))
@@ -165,6 +185,7 @@ def fingerprint(source: Path | None, groups: str | None) -> str:
     paths = files_below(source)[0] if source.is_dir() else [""]
     stamps = [f"{p} {stamp(source / p)}{'' if os.access(source / p, os.R_OK) else ' unreadable'}" for p in paths]
     stamps += [f"{groups} {stamp(Path(groups))}"] if groups and Path(groups).is_file() else [str(groups)]
+    stamps += [f"{labels} {stamp(Path(labels))}"] if labels else []  # in the source, it is among the files as well
     return sha256("\n".join(stamps).encode()).hexdigest()
 
 # %% ../nbs/preparation/prepare.ipynb #0840e961
@@ -207,6 +228,9 @@ def prepare(
     layout: str = "manifest",  # "copy" or "link" also make split/class/ folders
     groups: str | None = None,  # rule for the group column, see `group_names`
     duplicates: str = "bytes",  # "pixels": also find the same image in another file format
+    crop_borders: bool = False,  # networks see the images without black borders; the files stay as they are
+    keep_aspect: bool = False,   # networks see them padded, not squeezed
+    grayscale: bool = False,     # networks see their luminance
     data_root: str | os.PathLike = "",
     cache: str | os.PathLike | None = None,  # folder for downloads
     workers: int = 0,     # 0: one per core
@@ -214,7 +238,7 @@ def prepare(
 ) -> Path:
     "Write manifest.csv, skipped.csv and dataset.json for a data set; repeating the call changes nothing."
     arguments = checked_arguments(name, split=split, split_numbers=split_numbers, seed=seed, groups=groups, layout=layout,
-                                  duplicates=duplicates, **options)
+                                  duplicates=duplicates, crop_borders=crop_borders, keep_aspect=keep_aspect, grayscale=grayscale, **options)
     _whole("workers", workers, 0, 1024)
     for key, value in {"out": out, "source": source or "", "data_root": data_root, "cache": cache or ""}.items():
         _path_text(key, value)
@@ -229,7 +253,7 @@ def prepare(
 # %% ../nbs/preparation/prepare.ipynb #b42c87e7
 def _make(arguments: dict, source: Path | None, out: Path, force: bool, workers: int) -> Path:
     "Build the data set beside `out` and swap it in, unless it is already up to date."
-    print_ = fingerprint(source, arguments["groups"])
+    print_ = fingerprint(source, arguments["groups"], arguments["options"].get("labels", ""))
     busy = leftovers(out)  # checked first: during a swap, `earlier` could see half of it
     if not busy and _same_as_before(arguments, print_, earlier(out), out, force):
         return out
@@ -254,9 +278,9 @@ def _same_as_before(arguments: dict, print_: str, before: dict | None, out: Path
     "Whether `out` is already up to date; DataError if it is something else that may not be replaced."
     if before is None:
         return False
-    other = {k for k in arguments if before["arguments"].get(k) != arguments[k]}
+    other = {k for k in [*arguments, "view"] if before["arguments"].get(k) != arguments.get(k)}
     if other and not force:
-        change = "; ".join(f"{k}: {before['arguments'].get(k)} there, {arguments[k]} now" for k in sorted(other))
+        change = "; ".join(f"{k}: {before['arguments'].get(k)} there, {arguments.get(k)} now" for k in sorted(other))
         raise DataError(f"{out} was made with other arguments ({change}).\n  Choose another --out, or use --force to make it again.")
     if force or other or before["fingerprint"] != print_:
         return False
@@ -274,6 +298,8 @@ def _prepare_into(arguments: dict, source: Path | None, work: Path, out: Path, w
     _check_classes(table, listing)
     table = _split_rows(table, listing, arguments, known)
     _note_thin_classes(table, listing)
+    if "view" in arguments:
+        listing.notes.append(f"networks see the images with {', '.join(arguments['view'])}; the files stay as they are")
     inside = work in (listing.root, *listing.root.parents)
     table["path"], root = lay_out(table, listing.root, work, arguments["layout"], inside)
     if "mask" in table and root != ".":
@@ -391,10 +417,11 @@ def _check_classes(table: pd.DataFrame, listing: Listing) -> None:
     empty = [n for n in listing.class_names if n not in set(table.class_name)]
     if empty:
         name = speakable(empty[0])
-        mine = [s for s in listing.skipped if name in PurePosixPath(s[0]).parts or s[0].startswith(f"{name}.")]
+        own = set(listing.table.path[listing.table.class_name == empty[0]])
+        mine = [s for s in listing.skipped if s[0] in own or name in PurePosixPath(s[0]).parts or s[0].startswith(f"{name}.")]
         raise DataError(f"class {name!r} contains no readable image ({_reasons(mine) or 'its folder is empty'})")
     if len(listing.class_names) < 2:
-        raise DataError(f"only one class ({listing.class_names[0]}): a classifier needs two or more class folders in {listing.root}")
+        raise DataError(f"only one class ({listing.class_names[0]}): a classifier needs two or more classes (class folders, or labels of a table) in {listing.root}")
 
 
 def _note_thin_classes(table: pd.DataFrame, listing: Listing) -> None:

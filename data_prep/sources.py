@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .download import Archive, fetch, unpack
 from .errors import DataError
+from .labelled import list_table
 from .packed import list_cifar10, list_retina_mnist
 from .photos import list_cats_vs_dogs, list_class_folders, list_fundus, list_imagenet, list_oxford_pets
 from .tree import found_names
@@ -51,6 +52,7 @@ ARCHIVES = {
 # %% ../nbs/preparation/sources.ipynb #6d4a605e
 DRAWN = {"n": 2400, "size": 96}
 OWN = "drawn by this project (Apache-2.0)"
+TABLE_OPTIONS = ("labels", "file_column", "label_column", "group_column", "split_column", "encoding", "delimiter", "sheet")
 TWO_THIRDS = (2 / 3, 1 / 6, 1 / 6)
 
 SOURCES = {
@@ -87,6 +89,9 @@ SOURCES |= {
         ("fundus",), options={"drop_rotated": False}),
     "class_folders": Source(
         list_class_folders, "yours", "a folder of images for each class, or train/, val/, test/ with these folders in them", ("class_folders",)),
+    "table": Source(
+        list_table, "yours", "a folder of images, and a CSV or Excel table with a column of file names and one of labels (--labels FILE)",
+        options=dict.fromkeys(TABLE_OPTIONS, "")),
 }
 
 # %% ../nbs/preparation/sources.ipynb #8505b5bd

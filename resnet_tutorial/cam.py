@@ -68,12 +68,13 @@ def normalize(
 # %% ../nbs/08_cam.ipynb #10e0796a
 def upsample(
     cam: torch.Tensor,             # (..., h, w)
-    size: int | tuple[int, int],   # height, width of the image; a number: a square
+    size: int | tuple[int, ...],   # height, width of the image; a number: a square; three numbers: a volume
 ) -> torch.Tensor:                 # (..., H, W)
     "Bilinear, as if each value stood in the middle of its cell (align_corners=False)."
     size = (size, size) if isinstance(size, int) else tuple(size)
-    flat = cam.reshape(-1, 1, *cam.shape[-2:]).float()
-    return F.interpolate(flat, size=size, mode="bilinear", align_corners=False).reshape(*cam.shape[:-2], *size)
+    flat = cam.reshape(-1, 1, *cam.shape[-len(size):]).float()
+    mode = "trilinear" if len(size) == 3 else "bilinear"
+    return F.interpolate(flat, size=size, mode=mode, align_corners=False).reshape(*cam.shape[:-len(size)], *size)
 
 # %% ../nbs/08_cam.ipynb #a6786049
 def _as_float(image):

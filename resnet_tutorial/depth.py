@@ -343,7 +343,7 @@ def hide_and_ask(
     size, frames, said = run.recipe.image_size, [], None
     images, labels = run.data.images(split, size), run.data.labels(split)
     some = torch.arange(len(images)) if numbers is None else torch.as_tensor(numbers)
-    images, labels, empty = images[some], labels[some], torch.zeros(len(images), size, size, dtype=torch.bool)
+    images, labels, empty = images[some], labels[some], torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool)
     for name, region in {"nothing": empty, **regions}.items():
         logits = _answers(run, hide(images, region[some]), batch_size)
         said = logits.argmax(1) if said is None else said
@@ -376,7 +376,7 @@ def model_agreement(
 ) -> pd.DataFrame:               # run, other, relative_depth, image, agreement
     "How far the maps of the true class agree between each two runs, image by image."
     size = runs[0].recipe.image_size
-    if len({(run.recipe.image_size, run.data.name) for run in runs}) > 1:
+    if len({(str(run.recipe.image_size), run.data.name) for run in runs}) > 1:
         raise ValueError("the runs see different data or image sizes; their maps cannot be compared")
     images, labels, rows = runs[0].data.images(split, size), runs[0].data.labels(split), []
     some = [feature_maps(run.model, run.normalization(images[:1].to(run.runtime.device))) for run in runs]  # blocks that have a map

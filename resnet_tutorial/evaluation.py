@@ -10,7 +10,6 @@ __all__ = ['DRAWN_CLASSES', 'probabilities', 'predict', 'score_predictions', 'mo
 
 # %% ../nbs/05_evaluation.ipynb #c7333e8c
 import json
-import os
 import warnings
 from collections.abc import Iterable, Iterator
 from copy import copy
@@ -32,15 +31,17 @@ from sklearn.metrics import (
     roc_auc_score,
     roc_curve,
 )
+from tqdm import tqdm
 
 from data_prep.errors import ImageError
-from data_prep.folders import ENDINGS
-from .data import ImageData, decode
+from .data import ImageData, Size, decode
+from .engine.image_sources import ZippedImage, list_images
 from .engine.checksums import write_checked
 from .engine.files import write_safely
 from .engine.name_tables import names_csv, write_names_csv
 from .engine.names import label_text, printable
 from .engine.float64 import exact_dtype
+from .engine.model_card import keep_card
 from .engine.runtime import progress
 from .engine.saved_runs import Run
 from .engine.steady import still_twin
@@ -243,19 +244,10 @@ def answer_gallery(run: Run, predictions: pd.DataFrame, right: bool, split: str 
     return fig
 
 # %% ../nbs/05_evaluation.ipynb #1d40ed1f
-def list_pictures(places: Iterable[str | Path]) -> list[Path]:
-    """Files as given, and the contents of folders by name: no subfolder, unless it is named like an image, and nothing
-    that starts with a dot. `readable_pictures` finds out whether they are images."""
-    files = []
-    for place in map(Path, places):
-        try:
-            inside = sorted(f for f in place.iterdir() if f.name[0] != ".") if os.path.isdir(place) else [place]
-        except OSError:  # a folder that may not be listed: whoever reads it says so
-            inside = [place]
-        files += [f for f in inside if f == place or not os.path.isdir(f) or f.name.lower().endswith(ENDINGS)]
-    if not files:
-        raise ValueError(f"no image in {[str(place) for place in places]}; give image files, or folders that hold some")
-    return files
+def list_pictures(places: Iterable[str | Path]) -> list[Path | ZippedImage]:
+    """Files as given, and what folders, patterns and zip archives contain ([image sources](engine/image_sources.ipynb)): no subfolder, unless
+    it is named like an image, and nothing that starts with a dot. `readable_pictures` finds out whether they are images."""
+    return list_images(places)
 
 # %% ../nbs/05_evaluation.ipynb #c5bd66d4
 class SkippedImages(UserWarning):
@@ -264,10 +256,10 @@ class SkippedImages(UserWarning):
 
 def readable_pictures(
     files: Iterable[Path],
-    size: int,  # side in pixels
+    size: Size,  # side in pixels, height and width, or a view
     skipped: list[tuple[str, str]],  # collects path and reason for each file that is not a usable image
     batch_size: int = 100,
-) -> Iterator[tuple[list[Path], torch.Tensor]]:  # files, and their images (B, 3, size, size) uint8
+) -> Iterator[tuple[list[Path], torch.Tensor]]:  # files, and their images (B, 3, H, W) uint8
     "Read the images that can be read, a batch at a time."
     names, pictures = [], []
     for file in files:
@@ -294,8 +286,8 @@ def skipped_lines(skipped: list[tuple[str, str]], count: int, limit: int = 20) -
 
 def read_pictures(
     files: list[Path],
-    size: int,  # side in pixels
-) -> torch.Tensor:  # (N, 3, size, size) uint8
+    size: Size,  # side in pixels, height and width, or a view
+) -> torch.Tensor:  # (N, 3, H, W) uint8
     "Images as networks of this project see them; ValueError lists every file that cannot be read, and why."
     skipped = []
     pictures = [batch for _, batch in readable_pictures(files, size, skipped)]
@@ -313,28 +305,29 @@ def write_skipped(skipped: list[tuple[str, str]], folder: Path) -> bool:  # whet
 # %% ../nbs/05_evaluation.ipynb #fed8383e
 def predict_files(
     run: Run,
-    places: Iterable[str | Path],  # image files, or folders that hold some
+    places: Iterable[str | Path],  # image files, folders, patterns or zip archives
     flip: bool | None = None,  # see `probabilities`
     batch_size: int = 100,
+    strict: bool = False,  # refuse everything if a single file is not a usable image
 ) -> pd.DataFrame:  # path, predicted, confidence, and p_<class> for every class: one row per readable image
     """The network's answers for images that are not in its data set.
 
     Files that are not usable images are left out: a warning lists them, and `attrs["skipped"]` of the table has their paths
-    and reasons. ValueError where no file is a usable image."""
+    and reasons. ValueError where no file is a usable image. A progress bar shows on a terminal, and one batch is in memory."""
     files, read, skipped = list_pictures(places), [], []
 
     def batches() -> Iterator[torch.Tensor]:
-        groups = readable_pictures(files, run.recipe.image_size, skipped, batch_size)
+        groups = readable_pictures(files, run.view, skipped, batch_size)
         for some, pictures in progress(groups, "predicting", total=-(-len(files) // batch_size), delay=1):
             read.extend(some)
             yield run.normalization(pictures)
-        if not read:
+        if not read or strict and skipped:
             raise ValueError(skipped_lines(skipped, len(files)))
 
     p = probabilities(run, batches(), flip)
     if skipped:
         warnings.warn(f"{skipped_lines(skipped, len(files))}\nthey are left out", SkippedImages, stacklevel=2)
-    table = _with_probabilities(pd.DataFrame({"path": [Path(file).as_posix() for file in read]}), p, run.class_names)
+    table = _with_probabilities(pd.DataFrame({"path": [file.as_posix() for file in read]}), p, run.class_names)
     table.attrs["skipped"] = skipped
     return table
 
@@ -347,7 +340,8 @@ def with_data(
     if list(data.class_names) != list(run.class_names):
         raise ValueError(f"{data.name} has the classes {data.class_names}; the run was trained on {run.class_names}")
     other = copy(run)
-    other.data, other.tag = data, f"{run.tag}_on_{data.folder.name}"
+    other.data, other.tag = copy(data), f"{run.tag}_on_{data.folder.name}"
+    other.data.shown_as = run.shown_as  # the network sees them as it saw its own
     return other
 
 # %% ../nbs/05_evaluation.ipynb #c8b711c0
@@ -362,7 +356,7 @@ def evaluate(
     Other splits, the last weights and other data have names of their own (predictions_val.csv, predictions_last.csv,
     predictions_on_<data>.csv), so that no result replaces one of another kind. Where answers are averaged over mirror
     images, predicted_without_flip has the plain ones. Of more than DRAWN_CLASSES classes the figures show those with
-    most mistakes; report/confusion.csv has every pair of classes that occurs, with its images."""
+    most mistakes; report/confusion.csv has every pair of classes that occurs, with its images. model_card.md is written anew."""
     predictions = predict(run, split, flip=flip)
     scores = score_predictions(predictions, run.class_names, split)
     if run.recipe.test_time_flip if flip is None else flip:
@@ -376,6 +370,7 @@ def evaluate(
     write_checked(run.folder, files)
     for name, figure in _report_figures(run, predictions, split).items() if figures else ():
         save_figure(figure, run.folder / "report" / f"{name}{'' if name in ('history', 'learning_rate') else run.tag}.png")
+    keep_card(run)
     return scores
 
 # %% ../nbs/05_evaluation.ipynb #3aeeacc1

@@ -20,10 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .engine.axes import AxisTracker, layout_is_certain
+from .engine.axes import AxisTracker, layout_is_certain, places
 from .engine.float64 import exact
 from .engine.names import closest_names
+from .engine.outputs import map_tensors, tensors_in
 from .engine.steady import steady, unchanged
+from .engine.token_maps import check_reshape, find_reading, split_map
 from .engine.twin import make_twin, plain_model, share_memory
 
 if TYPE_CHECKING:  # slow to import: the functions that draw or tabulate do it themselves
@@ -94,14 +96,18 @@ def _matches(layer, names):
     return found
 
 # %% ../nbs/06_feature_maps.ipynb #e06dd50e
-def _is_map(out):
-    "Whether it has the shape of a map; whether its axes are (B, C, h, w) is for the tracker to say."
-    return torch.is_tensor(out) and out.ndim == 4 and out.is_floating_point() and out.shape[-1] * out.shape[-2] > 1
+class Maps(dict):
+    "label -> map; `readings` says of those that were taken from tokens, or otherwise reordered, where in the output they are."
+
+
+def _is_map(out, axes=4):
+    "Whether it has the shape of a map; whether its axes are (B, C, h, w), or (B, C, d, h, w), is for the tracker to say."
+    return torch.is_tensor(out) and out.ndim == axes and out.is_floating_point() and out.shape[2:].numel() > 1
 
 
 def _is_point(out):
     "Whether a map has a single position, as those of the last blocks do for small images: there is no *where* in it."
-    return torch.is_tensor(out) and out.ndim == 4 and out.shape[-1] * out.shape[-2] == 1
+    return torch.is_tensor(out) and out.ndim in (4, 5) and out.shape[2:].numel() == 1
 
 
 def _normal(out):
@@ -113,16 +119,21 @@ def _normal(out):
 class _Recorder:
     "Forward hooks on a twin that keep what its layers put out."
 
-    def __init__(self, model, wanted, with_grad):
+    def __init__(self, model, wanted, with_grad, reshape=None):
+        check_reshape(reshape)
         self.model, self.close, self.changed = make_twin(model)
         self.wanted, self.with_grad, self.cloned = wanted, with_grad, set()
         self.axes, self.follow = None, not layout_is_certain(plain_model(model))
         self.names = {label.partition("#")[0] for label in wanted}
+        self.reshape, self.readings, self.refused = reshape, {}, {}
 
     def keep(self, name, out):
         asked = name in self.wanted or f"{name}#{len(self.calls[name])}" in self.wanted
         out = _normal(out)
-        if not asked or not _is_map(out) or self.axes and not self.axes.is_map(out):
+        plain = _is_map(out, len(self.shape)) and not (self.axes and not self.axes.is_map(out))
+        if asked and self.reshape is not None and not (plain and self.reshape == "auto"):
+            return self.read(name, map_tensors(_normal, out))
+        if not asked or not plain:
             self.calls[name].append((out, None))
             return out
         # autograd starts here where no earlier layer was asked for: nothing before it needs a graph
@@ -131,9 +142,25 @@ class _Recorder:
         self.calls[name].append((kept, kept._version))
         return kept.clone() if start or name in self.cloned else kept
 
+    def read(self, name, out):
+        "Keep the map inside an output of another layout (engine.token_maps)."
+        try:
+            reading = find_reading(out, self.reshape, self.shape, self.model, self.axes)
+        except ValueError as error:
+            self.refused[name, len(self.calls[name])] = str(error)
+            self.calls[name].append((out, None))
+            return out
+        was = list(tensors_in(out))[reading.leaf]
+        kept, out = split_map(out, reading, self.with_grad and not was.requires_grad)
+        if self.axes:
+            self.axes.note(list(tensors_in(out))[reading.leaf], self.axes.layout(was))
+        self.readings[id(kept)] = reading
+        self.calls[name].append((kept, kept._version))
+        return out
+
     def run(self, x):
         "Forward; once more with copies where a later in-place operation wrote over what was kept."
-        modules = dict(self.model.named_modules(remove_duplicate=False))
+        self.shape, modules = tuple(x.shape), dict(self.model.named_modules(remove_duplicate=False))
         hooks = [modules[name].register_forward_hook(partial(self.hear, name)) for name in self.names]
         try:
             return self.repeat(x)
@@ -148,7 +175,7 @@ class _Recorder:
 
     def repeat(self, x):
         for _ in range(2):
-            self.calls = {name: [] for name in self.names}
+            self.calls, self.readings, self.refused = {name: [] for name in self.names}, {}, {}
             with AxisTracker(x) if self.follow else nullcontext() as self.axes:
                 out = self.model(x)
             changed = {n for n, calls in self.calls.items() for kept, was in calls if was is not None and kept._version != was}
@@ -173,7 +200,7 @@ def _pick(recorder, model, x):
         else:
             maps |= {f"{label}#{i}": kept for i, kept in enumerate(good)}
     if not maps:
-        raise ValueError(f"no layer with a spatial map matches; {_have_maps(model, x)}")
+        raise ValueError(f"no layer with a spatial map matches; {_have_maps(model, x, recorder.reshape)}")
     return maps
 
 # %% ../nbs/06_feature_maps.ipynb #cb7c5f24
@@ -188,9 +215,12 @@ def _one_call(label, name, call, recorder, model, x):
     if call and not (call.isdigit() and int(call) < len(calls)):
         raise ValueError(f"layer {label!r}: {name!r} runs {len(calls)} times, so calls are #0 to #{len(calls) - 1}")
     kept, version = calls[int(call or 0)]
+    if (name, int(call or 0)) in recorder.refused:
+        raise ValueError(f"layer {label!r}: {recorder.refused[name, int(call or 0)]}; {_have_maps(model, x, recorder.reshape)}")
     if version is None:
-        found = _in_words(kept, recorder.axes)
-        raise ValueError(f"layer {label!r} puts out {found}, no spatial map (B, C, h, w); {_have_maps(model, x)}")
+        found, axes = _in_words(kept, recorder.axes), "(B, C, d, h, w)" if x.ndim == 5 else "(B, C, h, w)"
+        hint = " as it stands (grad_cam reads it with reshape='auto')" * bool(recorder.axes and torch.is_tensor(kept) and places(recorder.axes, kept))
+        raise ValueError(f"layer {label!r} puts out {found}, no spatial map {axes}{hint}; {_have_maps(model, x)}")
     return kept
 
 # %% ../nbs/06_feature_maps.ipynb #5e162b6e
@@ -210,7 +240,7 @@ def _in_words(out, axes):
     "Describe a layer's output: its type or shape and, where it has four axes, what they are."
     if not torch.is_tensor(out):
         return f"{type(out).__name__}{_shapes_inside(out)}"
-    if axes is None or not _is_map(out):
+    if axes is None or not _is_map(out, out.ndim) or out.ndim < 3:
         return str(tuple(out.shape))
     names = axes.names(out)
     return f"{tuple(out.shape)} with {names} ({next(what for sign, what in _READINGS.items() if sign in names)})"
@@ -229,8 +259,8 @@ def _runs_inside(name, model, x):
     return f", as a traced graph calls only what is inside it: {', '.join(inside[-4:])}" if inside else ""
 
 
-def _have_maps(model, x):
-    names = list(spatial_layers(model, x))
+def _have_maps(model, x, reshape=None):
+    names = list(spatial_layers(model, x, "auto" if reshape == "auto" else None))
     shown = names if len(names) <= 60 else [*names[:30], "...", *names[-30:]]
     graph = isinstance(plain_model(model), torch.fx.GraphModule)
     why = " (a graph of single operations, as torch.export makes it, calls no layers: take the model that it was made from)" * graph
@@ -239,7 +269,8 @@ def _have_maps(model, x):
 # %% ../nbs/06_feature_maps.ipynb #ed250f98
 def spatial_layers(
     model: nn.Module,
-    x: torch.Tensor,                         # (B, C, H, W)
+    x: torch.Tensor,                         # (B, C, H, W), or volumes (B, C, D, H, W)
+    reshape=None,                            # "auto": also tokens and channels last, where the axes prove them
 ) -> dict[str, tuple[int, int, int]]:        # name -> (channels, height, width)
     """Every layer whose output is a spatial map (B, C, h, w) for this input, in the order of `named_modules`.
 
@@ -248,7 +279,7 @@ def spatial_layers(
     names = list(dict.fromkeys(own_name(name) for name, _ in plain_model(model).named_modules() if name))
 
     def record(net, images):
-        recorder = _Recorder(net, names, with_grad=False)
+        recorder = _Recorder(net, names, with_grad=False, reshape=reshape)
         with torch.inference_mode(False), torch.no_grad(), unchanged(recorder.changed):
             recorder.run(images.clone())
         return recorder.calls
@@ -264,8 +295,8 @@ def spatial_layers(
 
 # %% ../nbs/06_feature_maps.ipynb #e8829c81
 def check_images(x) -> None:
-    "ValueError for what is not a batch of images (B, C, H, W) in floating point."
-    if not torch.is_tensor(x) or x.ndim != 4 or not x.is_floating_point() or not len(x):
+    "ValueError for what is not a batch of images (B, C, H, W), or volumes (B, C, D, H, W), in floating point."
+    if not torch.is_tensor(x) or x.ndim not in (4, 5) or not x.is_floating_point() or not len(x):
         got = f"{tuple(x.shape)} {x.dtype}" if torch.is_tensor(x) else type(x).__name__
         raise ValueError(f"x is {got}; expected a float tensor (B, C, H, W), normalised (x[None] for one image)")
 
@@ -275,6 +306,7 @@ def forward_with_maps(
     x: torch.Tensor,          # (B, C, H, W), normalised as the model expects
     layers=None,              # see find_layers
     with_grad: bool = False,  # maps and output take part in autograd; no weight does
+    reshape=None,             # for tokens and channels last, as in grad_cam
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # output; name -> (B, C, h, w)
     """One forward pass in eval mode that also hands out the layers' maps, as each layer put them out.
 
@@ -285,7 +317,7 @@ def forward_with_maps(
 
     def work(net):
         with torch.inference_mode(False), torch.set_grad_enabled(with_grad):
-            recorder = _Recorder(net, wanted, with_grad)
+            recorder = _Recorder(net, wanted, with_grad, reshape)
             with unchanged(recorder.changed):
                 out = recorder.run(share_memory(x))
                 return out, _pick(recorder, net, share_memory(x))
@@ -298,16 +330,19 @@ def maps_with_grad(
     model: nn.Module,
     x: torch.Tensor,  # (B, C, H, W), normalised as the model expects
     wanted: dict,     # what find_layers has found
-) -> Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+    reshape=None,     # for tokens and channels last, as in grad_cam
+) -> Iterator[tuple[torch.Tensor, "Maps"]]:
     """`forward_with_maps` for a backward pass within the context; at its end all memory is free, also after an error.
 
     WeightsChanged at its end where another thread wrote to the weights meanwhile: use it within `steady`."""
     check_images(x)
-    recorder = _Recorder(model, wanted, with_grad=True)
+    recorder = _Recorder(model, wanted, True, reshape)
     try:
         with unchanged(recorder.changed):
             out = recorder.run(share_memory(x))
-            yield out, _pick(recorder, model, share_memory(x))
+            maps = Maps(_pick(recorder, model, share_memory(x)))
+            maps.readings = {label: recorder.readings[id(kept)] for label, kept in maps.items() if id(kept) in recorder.readings}
+            yield out, maps
     finally:
         recorder.close()
 
@@ -316,11 +351,12 @@ def feature_maps(
     model: nn.Module,
     x: torch.Tensor,                  # (B, C, H, W), normalised
     layers=None,                      # names, patterns or modules; None: every residual block whose map has positions
+    reshape=None,                     # for tokens and channels last, as in grad_cam
 ) -> dict[str, torch.Tensor]:         # name -> (B, C, h, w), in the order given
     """What layers put out, from one forward pass.
 
     ValueError for a layer that was named and whose output is not (B, C, h, w) for certain, with what it is instead."""
-    return forward_with_maps(model, x, layers)[1]
+    return forward_with_maps(model, x, layers, reshape=reshape)[1]
 
 # %% ../nbs/06_feature_maps.ipynb #48cd5a76
 def _check_feature_maps(maps, shape):

@@ -23,11 +23,12 @@ from .engine.contrast import finer_cam
 from .engine.eigen_maps import eigen_cam, eigen_grad_cam
 from .engine.full_gradient import full_grad
 from .engine.guided_relu import GuidedReLUs, check_guided
+from .engine.outputs import join_outputs, map_tensors
 from .engine.passes import Method, Passes
 from .engine.runtime import progress
 from .engine.score_cam import score_cam
 from .engine.smooth_maps import smooth_grad_cam_plus_plus
-from .engine.targets import as_array, class_scores
+from .engine.targets import as_array, as_function, class_scores
 from .engine.steady import steady, temporary_twin
 from .engine.twin import share_memory
 
@@ -76,10 +77,11 @@ METHODS = {
 class CAMs:
     "Maps of several layers, with the logits of the same forward pass."
     maps: dict[str, torch.Tensor]  # layer -> (B, h, w), or (B, K, h, w) for K classes; raw, with their sign, at first
-    logits: torch.Tensor           # (B, num_classes), as the model returns them
-    target: torch.Tensor | None    # (B,) or (B, K) classes that are explained (0 and 1 for a single logit); None: a function
+    logits: torch.Tensor           # (B, num_classes), as the model returns them; with a function as target, whatever it returns
+    target: torch.Tensor | None    # (B,) or (B, K) classes that are explained (0 and 1 for a single logit); None: a function, or labels
     method: str
     closed_form: bool              # the head's weights gave the gradient: no backward pass
+    space: int = 2                 # axes of a map's positions: 2, or 3 for volumes, whose maps are (B, d, h, w)
 
     def map(self, change: Callable) -> "CAMs":
         "A copy with change(map) in place of every map."
@@ -91,11 +93,11 @@ class CAMs:
 
     def normalize(self, how: str = "max") -> "CAMs":
         "Each map on its own scale, 0 to 1 (cam.normalize)."
-        return self.map(partial(normalize, how=how))
+        return self.map(lambda cam: normalize(cam.flatten(-self.space, -2), how).view_as(cam))
 
-    def upsample(self, size) -> "CAMs":
+    def upsample(self, size) -> "CAMs":  # a number: the same for all axes
         "Every map at the size of the image (cam.upsample)."
-        return self.map(partial(upsample, size=size))
+        return self.map(partial(upsample, size=(size,) * self.space if isinstance(size, int) else size))
 
     def fuse(self, how: str = "mean") -> torch.Tensor:  # (B, H, W); upsample and normalize first
         "One map of all layers: their mean, maximum or product."
@@ -120,7 +122,7 @@ def _only_reshapes(node):
 # %% ../nbs/09_grad_cam.ipynb #5701a5ce
 def _head_weight(logits, activation):
     "W (K, C) where autograd's graph says logits = W mean(activation) + b and nothing else; None otherwise."
-    node = logits.grad_fn
+    node = logits.grad_fn if torch.is_tensor(logits) else None
     if node is None or node.name() != "AddmmBackward0":
         return None
     weight, node = node._saved_mat2, node.next_functions[1][0]
@@ -137,10 +139,10 @@ def _head_weight(logits, activation):
 
 def _closed_form(weight, target, activation):
     "d logit_k / d A = W[k] / (h w) at every place: the gradient (B, C, h, w) or (K, B, C, h, w) without a backward pass."
-    h, w = activation.shape[-2:]
+    space = activation.shape[2:]  # (h, w), or (d, h, w) of volumes
     weight = torch.cat([-weight, weight]) if len(weight) == 1 else weight  # a single logit: class 0 is its negative
-    gradient = weight[target.t() if target.ndim == 2 else target] / (h * w)
-    return gradient[..., None, None].expand(*gradient.shape, h, w)
+    gradient = weight[target.t() if target.ndim == 2 else target] / space.numel()
+    return gradient.view(*gradient.shape, *[1] * len(space)).expand(*gradient.shape, *space)
 
 # %% ../nbs/09_grad_cam.ipynb #e1c04c88
 def _one_backward(scores, maps, reduce):
@@ -189,25 +191,27 @@ METHODS |= {
 # %% ../nbs/09_grad_cam.ipynb #421e53cf
 def grad_cam(
     model: nn.Module,
-    x: torch.Tensor,               # (B, C, H, W), normalised as the model expects
-    target=None,                   # None: predicted; a class; (B,) classes; (B, K): K of each; or logits -> (B,) scores
+    x: torch.Tensor,               # (B, C, H, W), normalised as the model expects; or volumes (B, C, D, H, W)
+    target=None,                   # None: predicted; a class; (B,) classes; (B, K): K of each; multi-hot rows; output -> (B,) scores
     layers=None,                   # names, patterns ("layer?.?"), modules; None: every residual block
     method="grad_cam",             # a key of METHODS, or several
     pass_batch: int = 64,          # rows at a time, for methods that need further passes
     pass_dtype: torch.dtype | None = None,  # bfloat16: those passes under autocast; None: as the model is
+    reshape=None,                  # a key of token_maps.RESHAPES, or a function from a layer's output to (B, C, h, w); None: it is one
 ) -> CAMs:                         # several methods: dict method -> CAMs
     """Class activation maps of any layers from one forward and one backward pass; raw, signed, at each layer's size.
 
-    The model may be frozen, in train mode, compiled, in use or in training by other threads, and stays as it is: maps
-    come from a second body with the same weights, in eval mode, or with copies of them where another thread changes the
-    weights meanwhile (engine.steady; `target` is then called twice). At the last block before global average pooling and a linear
-    head, the gradient is the head's weight / (h w) and there is no backward pass (`closed_form`). Of a single logit z,
-    class 1 has the score z and class 0 has -z.
+    The model may be frozen, in train mode, compiled, in use or in training by other threads, and stays as it is: maps come
+    from a second body with the same weights, in eval mode, or with copies of them where another thread changes the weights
+    meanwhile (engine.steady; `target` is then called twice). At the last block before global average pooling and a linear
+    head, the gradient is the head's weight / (h w) and there is no backward pass (`closed_form`). Of a single logit z, class 1
+    has the score z and class 0 has -z; of multi-hot rows, the score is the sum of the named logits.
 
-    ValueError for a layer whose output is not (B, C, h, w) for certain, a target that is no class number, and a model
-    that ends in a softmax or sigmoid, unless `target` is a function of its output."""
+    ValueError for a layer whose output is not (B, C, h, w) for certain and is not read by `reshape`, a target that does not
+    depend on the layer or is not one finite score per image, and a model that ends in a softmax or sigmoid, unless `target` is
+    a function of its output."""
     methods, options = _methods(method), {"batch_size": pass_batch, "dtype": pass_dtype}
-    wanted = _wanted(model, layers, methods)
+    wanted, options["reshape"] = _wanted(model, layers, methods, reshape), reshape
     results = steady(lambda net: _grad_cam(net, x, target, wanted, methods, options), model)
     return results[method] if isinstance(method, str) else results
 
@@ -225,11 +229,12 @@ def _methods(method) -> list[str]:
     return methods
 
 
-def _wanted(model, layers, methods):
+def _wanted(model, layers, methods, reshape=None):
     "What find_layers finds; nothing for methods that explain the image as a whole."
     whole = [name for name in methods if not METHODS[name].per_layer]
-    if whole and layers is not None:
-        raise ValueError(f"{whole[0]} explains the image as a whole and looks at no layers; leave out layers={layers!r}")
+    if whole and (layers is not None or callable(reshape)):
+        given = f"layers={layers!r}" if layers is not None else "reshape"
+        raise ValueError(f"{whole[0]} explains the image as a whole and looks at no layers; leave out {given}")
     return find_layers(model, layers) if len(whole) < len(methods) else {}
 
 # %% ../nbs/09_grad_cam.ipynb #b1fc310f
@@ -237,10 +242,13 @@ def _grad_cam(model, x, target, wanted, methods, options=None):
     "Return method -> CAMs; WeightsChanged where another thread writes to the weights."
     asking = [name for name in methods if "passes" in METHODS[name].needs]
     if not asking:
-        return _one_pass(model, x, target, wanted, methods)
+        return _one_pass(model, x, target, wanted, methods, (options or {}).get("reshape"))
+    if torch.is_tensor(x) and x.ndim == 5:
+        raise ValueError(f"{asking[0]} asks the network about changed images (B, C, H, W), and x is a batch of volumes {tuple(x.shape)}; "
+                         f"take one of {', '.join(one_pass_methods())}")
     with temporary_twin(model) as body:  # one set of weights for all passes
         quick = [name for name in methods if name not in asking]
-        results = _one_pass(body, x, target, wanted, quick) if quick else {}
+        results = _one_pass(body, x, target, wanted, quick, (options or {}).get("reshape")) if quick else {}
         passes = _known(body, x, target, wanted, options or {})
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             for name in asking:
@@ -249,40 +257,42 @@ def _grad_cam(model, x, target, wanted, methods, options=None):
     return {name: results[name] for name in methods}
 
 # %% ../nbs/09_grad_cam.ipynb #775ac118
-def _one_pass(model, x, target, wanted, methods):
-    with torch.inference_mode(False), torch.enable_grad(), maps_with_grad(model, x, wanted) as (logits, maps):
-        target, scores = class_scores(logits, target)
+def _one_pass(model, x, target, wanted, methods, reshape=None):
+    with torch.inference_mode(False), torch.enable_grad(), maps_with_grad(model, x, wanted, reshape) as (logits, maps):
+        target, scores = class_scores(logits, target, len(x))
         paired = [name for name in methods if "gradients" in METHODS[name].needs]
         found, closed = _maps_of(paired, logits, target, scores, maps) if paired else ({layer: {} for layer in maps}, False)
         for name in methods:
             if name not in paired:
                 for layer, kept in maps.items():
                     found[layer][name] = _without_gradient(METHODS[name], kept, scores)
-        logits = logits.detach()
-    return {name: CAMs({layer: found[layer][name] for layer in maps}, logits, target, name, closed and name in paired) for name in methods}
+        logits = map_tensors(torch.detach, logits)
+    return {name: CAMs({layer: found[layer][name] for layer in maps}, logits, target, name, closed and name in paired, x.ndim - 2)
+            for name in methods}
 
 
 def _without_gradient(method, kept, scores):
     "The map of a method that knows of no class: the same one for each class that is asked for."
     with torch.no_grad(), torch.autocast(kept.device.type, enabled=False):
-        cam = method.make(kept.detach().to(torch.promote_types(kept.dtype, torch.float32)))
-        return cam[:, None].expand(-1, scores.shape[1], -1, -1) if scores.ndim == 2 else cam
+        activation = kept.detach().to(torch.promote_types(kept.dtype, torch.float32))
+        cam = method.make(activation.flatten(2, -2)).unflatten(1, kept.shape[2:-1])
+        return cam[:, None].expand(-1, scores.shape[1], *cam.shape[1:]) if scores.ndim == 2 else cam
 
 # %% ../nbs/09_grad_cam.ipynb #06403b1a
 def _known(body, x, target, wanted, options):
     "The first pass of a batch as `Passes`: logits, classes, maps, and the head's weight where it is all that follows."
-    with torch.inference_mode(False), torch.enable_grad(), _first_pass(body, x, wanted) as (logits, maps):
-        classes, _ = class_scores(logits, target)
+    with torch.inference_mode(False), torch.enable_grad(), _first_pass(body, x, wanted, options.get("reshape")) as (logits, maps):
+        classes, _ = class_scores(logits, target, len(x))
         weight = _head_weight(logits, next(iter(maps.values()))) if len(maps) == 1 else None
         exact = {name: kept.detach().to(torch.promote_types(kept.dtype, torch.float32)) for name, kept in maps.items()}
-        return Passes(body, share_memory(x), logits.detach(), classes, target if callable(target) else None, exact,
-                      None if weight is None else weight.detach(), **options)
+        return Passes(body, share_memory(x), map_tensors(torch.detach, logits), classes, as_function(target, logits), exact,
+                      None if weight is None else weight.detach(), **options, readings=getattr(maps, "readings", {}))
 
 
 @contextmanager
-def _first_pass(body, x, wanted):
+def _first_pass(body, x, wanted, reshape=None):
     if wanted:
-        with maps_with_grad(body, x, wanted) as found:
+        with maps_with_grad(body, x, wanted, reshape) as found:
             yield found
     else:
         check_images(x)
@@ -292,13 +302,18 @@ def _first_pass(body, x, wanted):
 def _maps_of(methods, logits, target, scores, maps):
     "Return layer -> method -> map, and whether the closed form was used."
     shapes = {name: tuple(kept.shape) for name, kept in maps.items()}
+    space = {name: shape[2:] for name, shape in shapes.items()}  # (h, w), or (d, h, w), which methods take as (d h, w)
 
     def reduce(name, gradient):
         with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
             exact = torch.promote_types(gradient.dtype, torch.float32)
-            activation, gradient = maps[name].detach().to(exact), gradient.detach().to(exact)
+            activation, gradient = (part.detach().to(exact).flatten(-len(space[name]), -2) for part in (maps[name], gradient))
+            if name in maps.readings and not gradient.any():
+                raise ValueError(f"the score does not depend on the positions of layer {name!r}: its gradient is 0 at every token of the map. "
+                                 "Behind it only a class token counts, or the head's weights are 0; take an earlier layer, such as the first "
+                                 "norm of the same block")
             found = {key: METHODS[key](activation, gradient) for key in methods}
-            return {key: cam.movedim(0, 1) if cam.ndim == 4 else cam for key, cam in found.items()}
+            return {key: (cam.movedim(0, 1) if cam.ndim == 4 else cam).unflatten(-2, space[name][:-1]) for key, cam in found.items()}
 
     if len(maps) == 1 and target is not None:
         (name, kept), = maps.items()
@@ -316,7 +331,7 @@ def _joined(parts):
     "The CAMs of several batches as one, on the CPU."
     maps = {name: torch.cat([part.maps[name].cpu() for part in parts]) for name in parts[0].maps}
     target = None if parts[0].target is None else torch.cat([part.target.cpu() for part in parts])
-    return replace(parts[0], maps=maps, logits=torch.cat([part.logits.cpu() for part in parts]), target=target)
+    return replace(parts[0], maps=maps, logits=join_outputs([map_tensors(torch.Tensor.cpu, part.logits) for part in parts]), target=target)
 
 # %% ../nbs/09_grad_cam.ipynb #598c3ba7
 def _targets_of_all(target, count):
@@ -340,12 +355,12 @@ def grad_cam_batches(
     layers=None,
     method="grad_cam",
     batch_size: int = 50,
-    pass_batch: int = 64, pass_dtype: torch.dtype | None = None,  # as in grad_cam
+    pass_batch: int = 64, pass_dtype: torch.dtype | None = None, reshape=None,  # as in grad_cam
 ) -> CAMs:                            # several methods: dict method -> CAMs; all on the CPU
     "`grad_cam` of many images, batch by batch, with the same weights for all."
     device, target = next(model.parameters()).device, _targets_of_all(target, len(images))
-    methods, options = _methods(method), {"batch_size": pass_batch, "dtype": pass_dtype}
-    wanted = _wanted(model, layers, methods)
+    methods, options = _methods(method), {"batch_size": pass_batch, "dtype": pass_dtype, "reshape": reshape}
+    wanted = _wanted(model, layers, methods, reshape)
 
     def work(net):
         with temporary_twin(net) as body:
@@ -377,10 +392,10 @@ def _guided_backprop(model, x, target):
         start = x.detach().clone().requires_grad_()
         with GuidedReLUs():
             logits = body(start.clone())
-        classes, scores = class_scores(logits, target)
+        classes, scores = class_scores(logits, target, len(x))
         if scores.ndim == 2:
             raise ValueError(f"target of shape {tuple(classes.shape)}; expected one class for each image, ({len(x)},)")
-        check_guided(logits)
+        check_guided(logits if torch.is_tensor(logits) else scores)
         return torch.autograd.grad(scores.sum(), start)[0]
 
 # %% ../nbs/09_grad_cam.ipynb #438c6223

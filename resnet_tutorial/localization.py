@@ -8,7 +8,7 @@ __all__ = ['BOX_THRESHOLD', 'MAP_SCORES', 'box_masks', 'pointing_game', 'energy_
            'pixel_average_precision', 'centred_gaussian', 'constant_map', 'find_truth', 'score_maps']
 
 # %% ../nbs/07_localization.ipynb #f382375a
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -293,8 +293,8 @@ MAP_SCORES = ("pointing_game_box", "energy_box", "iou_box", "gt_known_loc_box", 
 def find_truth(
     data: "ImageData",
     split: str,                  # train, val or test
-    size: int,                   # side of the images
-) -> dict[str, torch.Tensor]:    # box (N, 4) xyxy, mask and evidence (N, size, size) bool: those that the data set knows
+    size: int | Sequence[int],   # side of the images, or height and width
+) -> dict[str, torch.Tensor]:    # box (N, 4) xyxy, mask and evidence (N, H, W) bool: those that the data set knows
     "Read what is known about where the object and the evidence are."
     truth = {kind: data.masks(split, size, kind) for kind in ("mask", "evidence") if data.has(kind)}
     if "box_x0" in data.table:  # an image without a box has a row of NaN, and its scores are NaN

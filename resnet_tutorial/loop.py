@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from .engine.batches import ALONE, Batches, Processes, deal
 from .data import Loader
 from .engine.float64 import exact_dtype
+from .engine.mixing import credit
 from .engine.optimization import WeightAverage, training_mode
 from .engine.runtime import Runtime, progress
 
@@ -71,7 +72,7 @@ class Sums:
 
     def add(self, logits: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor) -> None:
         "A micro-batch with its mean loss."
-        self.values += torch.stack([loss.detach() * len(labels), (logits.detach().argmax(1) == labels).sum()])
+        self.values += torch.stack([loss.detach() * len(labels), credit(logits.detach().argmax(1), labels)])
         self.seen += len(labels)
 
     def totals(self, processes: Processes) -> list[float]:

@@ -652,3 +652,27 @@ def test_batches_lie_in_channels_last_memory():
 def test_an_unknown_augmentation_is_refused_with_the_presets():
     with tempfile.TemporaryDirectory() as folder, pytest.raises(ValueError, match="'mixup' is not one of"):
         loaders(drawn(folder), 48, 4, IMAGENET, augment="mixup")
+
+# %% ../nbs/02_data_loading.ipynb #b4c2eddd
+def test_images_masks_and_boxes_fit_together_at_unequal_sides_and_with_the_aspect_kept_or_borders_cropped():
+    from resnet_tutorial.engine.geometry import View
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"n": 24, "size": 48, "split": (16, 4, 4)}
+        squeezed, padded = (ImageData(prepare("embedded_pets", Path(folder) / f"{keep}", keep_aspect=keep, **options)) for keep in (False, True))
+        assert squeezed.view(32) == View(32, 32) and padded.view([40, 64]) == View(40, 64, keep_aspect=True)
+        for prepared, empty in ((squeezed, 0), (padded, 24)):
+            images, masks, boxes = (kind("test", (40, 64)) for kind in (prepared.images, prepared.masks, prepared.boxes))
+            assert images.shape == (4, 3, 40, 64) and masks.shape == (4, 40, 64)
+            assert (images.float().mean((0, 1, 2)) == 0).sum() == empty == (prepared.images("train", (40, 64)).amax((0, 1, 2)) == 0).sum()
+            for mask, box in zip(masks, boxes, strict=True):
+                y, x = mask.nonzero().unbind(1)
+                assert (torch.stack([x.min(), y.min(), x.max() + 1, y.max() + 1]) - box).abs().max() <= 1.5
+        assert torch.equal(padded.images("val", 48), squeezed.images("val", 48))  # a square needs no padding
+        assert sorted(p.name.rpartition("_")[0] for p in Path(folder).glob("*.cache/test_path*.npy")) == ["test_path_40x64"] * 2
+        for split, loader in loaders(padded, (40, 64), 4, augment="crop_flip_cutout").items():
+            assert next(iter(loader))[0].shape == (4, 3, 40, 64), split
+        opened = open_data(str(padded.folder), keep_aspect=True)
+        assert opened.shown_as == {"keep_aspect"}
+        with pytest.raises(ValueError, match="would be ignored: keep_aspect=True .made with False."):
+            open_data(str(squeezed.folder), keep_aspect=True)

@@ -16,6 +16,15 @@ def test_the_last_layer_is_always_among_those_that_are_picked():
     assert pick_layers("abcdefghijk", 3) == ["a", "f", "k"]
     assert pick_layers("ab", 6) == ["a", "b"] and pick_layers("abc", 1) == ["c"]
 
+# %% ../nbs/13_your_own_images.ipynb #c8d2bc01
+def test_a_box_goes_through_padding_and_cropping_and_comes_back_to_the_pixel():
+    from PIL import Image
+    from resnet_tutorial.engine.geometry import View
+    import torch
+
+    placed, edges = View(72, 104, keep_aspect=True).place(Image.new("RGB", (260, 181))), torch.tensor([31, 15, 190, 77])
+    assert torch.equal(placed.boxes_back(placed.boxes(edges)).round().long(), edges)
+
 # %% ../nbs/13_your_own_images.ipynb #bdeee3a8
 def test_the_probabilities_add_up_to_one_whatever_the_image_shows():
     import torch
@@ -32,10 +41,12 @@ import pytest
 import torch
 from PIL import Image
 
+from data_prep import prepare, read_manifest
 from resnet_tutorial.cam import normalize, upsample
 from resnet_tutorial.depth import model_agreement
-from resnet_tutorial.evaluation import predict_files, read_pictures
+from resnet_tutorial.evaluation import evaluate, predict, predict_files, read_pictures
 from resnet_tutorial.engine.name_tables import read_names_csv
+from resnet_tutorial.engine.saved_runs import load_run
 from resnet_tutorial.explain import check_drawing, explain, full_picture, grey_centred, guided_maps, save_cams, save_guided
 from resnet_tutorial.grad_cam import guided_backprop, guided_grad_cam
 from resnet_tutorial.engine.recipes import Recipe
@@ -183,3 +194,34 @@ def test_loading_evaluating_predicting_and_explaining_move_no_random_generator_a
                      lambda: save_cams(small_run, [place], Path(folder) / "cams")):
             work()
             assert global_state() == before
+
+# %% ../nbs/13_your_own_images.ipynb #8e1ac63e
+def test_a_network_of_unequal_sides_that_crops_and_pads_answers_the_same_on_files_as_on_its_data_and_maps_lie_on_the_photographs():
+    from resnet_tutorial.depth import depth_scores
+    from resnet_tutorial.engine.geometry import View
+
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(40):
+            pixels = np.zeros((60, 90, 3), np.uint8)
+            pixels[7:51, 11:80] = np.random.default_rng(i).integers(60, 256, (44, 69, 3))
+            pixels[7:51, 11:80, i % 2] = 60
+            place = Path(folder) / "own" / "ab"[i % 2] / f"{i}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(place)
+        own = prepare("class_folders", f"{folder}/data", f"{folder}/own", split=(0.5, 0.25, 0.25), crop_borders=True)
+        choices = {"image_size": [32, 48], "keep_aspect": True, "augment": "crop_flip_cutout", "batch_size": 8, "epochs": 1}
+        wide_run = fit(Recipe(name="wide", dataset=str(own), out_dir=f"{folder}/wide", **choices))
+        assert wide_run.view == load_run(wide_run.folder).view == View(32, 48, True, True) and evaluate(wide_run)["images"] == 10
+        kept = read_manifest(own)
+        files = [Path(folder) / "own" / path for path in kept.path[kept.split == "test"]]
+        answers, known = predict_files(wide_run, files), predict(wide_run)
+        np.testing.assert_allclose(answers.p_a, known.p_a, atol=1e-6)
+        assert wide_run.data.images("test", [32, 48]).shape == (10, 3, 32, 48) and set(depth_scores(wide_run).image) == set(range(10))
+        told = explain(wide_run, files[:2], ["layer*"])
+        peaks = told.peaks()
+        assert (peaks.box_x0.dropna() >= 11).all() and (peaks.box_y1.dropna() <= 51).all() and peaks.peak_x.dropna().between(11, 79).all()
+        save_cams(wide_run, files[:2], Path(folder) / "cams")
+        boxes = read_names_csv(Path(folder) / "cams" / "boxes.csv")
+        assert (boxes.box_x0 >= 11).all() and (boxes.box_x1 <= 80).all() and set(boxes.number) <= {1, 2}
+        told.save(Path(folder) / "told")
+        assert guided_maps(told).shape == (2, 3, 32, 48) and len(save_guided(told, guided_maps(told), Path(folder) / "told")) == 2

@@ -36,7 +36,7 @@ def test_importing_it_loads_nothing_that_only_drawing_or_tables_or_notebooks_nee
     own = {name.removeprefix("resnet_tutorial.") for name in loaded if name.startswith("resnet_tutorial.")}
     assert own == {"cam", "feature_maps", "grad_cam", "localization", "engine", "engine.ablation", "engine.axes", "engine.black_box", "engine.contrast",
                    "engine.eigen_maps", "engine.files", "engine.float64", "engine.full_gradient", "engine.guard", "engine.guided_relu", "engine.names",
-                   "engine.passes", "engine.replay", "engine.score_cam", "engine.smooth_maps", "engine.steady", "engine.targets", "engine.twin"}
+                   "engine.outputs", "engine.token_maps", "engine.passes", "engine.replay", "engine.score_cam", "engine.smooth_maps", "engine.steady", "engine.targets", "engine.twin"}
 
 # %% ../nbs/09_grad_cam.ipynb #5b341d1a
 import copy
@@ -198,12 +198,18 @@ def test_a_model_that_ends_in_a_softmax_or_sigmoid_is_refused_unless_its_probabi
         torch.testing.assert_close(p, expected)
 
 # %% ../nbs/09_grad_cam.ipynb #087cfc51
-def test_multi_hot_targets_and_targets_of_another_number_of_images_are_refused():
-    model, x = build_model("resnet_small", 6), noise()
-    with pytest.raises(ValueError, match="looks like multi-hot rows"):
-        grad_cam(model, x, [[0, 1, 0, 0, 1, 0]] * 2)
-    with pytest.raises(TypeError, match="looks like one-hot rows"):
-        grad_cam(model, x, F.one_hot(torch.tensor([3, 1]), 6).float())
+def test_multi_hot_rows_give_the_map_of_the_sum_of_their_logits_and_targets_of_another_number_of_images_are_refused():
+    model, x = seeded(build_model, "resnet_small", 6), noise()
+    rows = torch.tensor([[0, 1, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1]])
+    expected = grad_cam(model, x, lambda logits: (logits * rows).sum(1), ["layer3.0", "layer4.0"]).maps
+    for target in (rows.tolist(), rows.bool(), rows.float()):
+        torch.testing.assert_close(grad_cam(model, x, target, ["layer3.0", "layer4.0"]).maps, expected)
+    ablated = grad_cam(model, x, lambda logits: (logits * rows).sum(1), "layer4.0", "ablation_cam").maps
+    torch.testing.assert_close(grad_cam(model, x, rows.bool(), "layer4.0", "ablation_cam").maps, ablated)
+    halves = grad_cam_batches(model, x, target=rows, layers=["layer3.0", "layer4.0"], batch_size=1)
+    assert halves.target is None and peak_error(halves.maps["layer4.0"], expected["layer4.0"]) < 1e-5
+    with pytest.raises(ValueError, match=r"no class in rows \[1\]"):
+        grad_cam(model, x, rows * torch.tensor([[1], [0]]))
     for target in ([0, 1, 2, 3, 4, 5, 0], [0, 1, 2, 3]):
         with pytest.raises(ValueError, match=r"target of shape \(\d,\) for 5 images; expected \(5,\)"):
             grad_cam_batches(model, noise(batch=5), target=target, batch_size=2)

@@ -9,6 +9,7 @@ __all__ = ['ablation_cam']
 import torch
 
 from .float64 import exact, exact_dtype
+from .outputs import take_row
 from .passes import Passes, weighted_sum
 
 # %% ../../nbs/engine/ablation.ipynb #0bef7ede
@@ -29,14 +30,25 @@ def _closed_drops(passes, activation):
     return torch.stack(drops)
 
 # %% ../../nbs/engine/ablation.ipynb #32cd59ae
+def _places(passes, layer, out, i):
+    "Where the values of each channel are in a layer's output for image i, (C, h*w); a class token belongs to no channel of the map."
+    if (reading := passes.readings.get(layer)) is None:
+        return torch.arange(out.numel(), device=out.device).view(out.shape[1], -1)
+    found = reading.places[i].flatten(1) - i * out.numel()
+    if reading.leaf or int(found.min()) < 0 or int(found.max()) >= out.numel():
+        raise ValueError(f"ablation_cam takes layers that put out one tensor with the images along its first axis; layer {layer!r} does not. "
+                         "Name another layer, or take a method that needs no passes")
+    return found
+
+
 def _asked_drops(passes, layer, activation, i):
     "y - y_c of every channel of image i, (C,) or (C, K), by passes through the part behind the layer."
-    behind, whole = passes.behind(layer, i), passes.scores(i, passes.logits[i:i + 1])
-    drops = whole.new_zeros(activation.shape[1], *whole.shape[1:])
+    behind, whole = passes.behind(layer, i), passes.scores(i, take_row(passes.logits, i))
+    drops, places = whole.new_zeros(activation.shape[1], *whole.shape[1:]), _places(passes, layer, behind.map, i)
     alive = activation[i].flatten(1).ne(0).any(1).nonzero().flatten()
     for channels in alive.split(passes.batch_size - 1):  # and the unchanged map
-        stack = behind.map.repeat(len(channels) + 1, 1, 1, 1)
-        stack[torch.arange(1, len(stack), device=stack.device), channels] = 0
+        stack = behind.map.repeat(len(channels) + 1, *[1] * (behind.map.ndim - 1))
+        stack.view(len(stack), -1)[1:].scatter_(1, places[channels], 0)
         scores = passes.scores(i, passes.answers(behind, stack))
         drops[channels] = scores[0] - scores[1:]
     return drops

@@ -16,6 +16,8 @@ import torch
 from torch.nn.functional import grid_sample, pad
 from torchvision.transforms import v2
 
+from .geometry import as_sides
+
 # %% ../../nbs/engine/augmentation.ipynb #e9adb59a
 def mix(*numbers: int) -> int:
     "A 32-bit seed from several numbers, so that neighbours such as epochs 1 and 2 get unrelated seeds."
@@ -27,14 +29,15 @@ def windows(
     number: torch.Tensor,  # int64 (B,), which picture of the stack
     top: torch.Tensor,  # int64 (B,), 0 ... H - size
     left: torch.Tensor,  # int64 (B,), 0 ... W - size
-    size: int,  # side of the windows
+    size: int | tuple[int, int],  # side of the windows, or height and width
 ) -> torch.Tensor:  # uint8 (B, size, size, C)
-    "One square window of each chosen picture, all copied by a single gather."
+    "One window of each chosen picture, all copied by a single gather."
     _, height, width, channels = stack.shape
-    runs = stack.reshape(-1).unfold(0, size * channels, 1)  # line k: the bytes from k on, as many as a window's row has
-    rows = (number * height + top)[:, None] + torch.arange(size, device=stack.device)
+    high, wide = as_sides(size)
+    runs = stack.reshape(-1).unfold(0, wide * channels, 1)  # line k: the bytes from k on, as many as a window's row has
+    rows = (number * height + top)[:, None] + torch.arange(high, device=stack.device)
     starts = (rows * width + left[:, None]) * channels
-    return runs.index_select(0, starts.flatten()).view(-1, size, size, channels)
+    return runs.index_select(0, starts.flatten()).view(-1, high, wide, channels)
 
 # %% ../../nbs/engine/augmentation.ipynb #e0b1d938
 def cut_squares(
@@ -54,28 +57,32 @@ def cut_squares(
 # %% ../../nbs/engine/augmentation.ipynb #12a01bbb
 @dataclass(frozen=True)
 class ShiftFlipCutout:
-    "Random crop after padding, flip and cutout of whole batches of square pictures."
+    "Random crop after padding, flip and cutout of whole batches of pictures."
 
     padding: int = 0  # pixels on each side before the crop; the shift is at most this
     reflect: bool = False  # pad with the mirrored border instead of black
     flip: Literal["never", "random", "alternate"] = "never"  # alternate: the other side in each next epoch
     cutout: int = 0  # side of the hidden square in pixels
 
-    def draw(self, count: int, size: int, seed: int, epoch: int) -> torch.Tensor:
+    def draw(self, count: int, size: int | tuple[int, int], seed: int, epoch: int) -> torch.Tensor:
         "An epoch's numbers for `count` pictures of side `size`: int64 (count, 5), top, left, mirrored, square's centre."
+        height, width = as_sides(size)
         generator = torch.Generator().manual_seed(mix(seed, epoch))
         shift = torch.randint(2 * self.padding + 1, (count, 2), generator=generator)
         mirrored = torch.randint(2, (count, 1), generator=generator)
-        centre = torch.randint(size, (count, 2), generator=generator)
+        if height == width:
+            centre = torch.randint(height, (count, 2), generator=generator)
+        else:
+            centre = torch.cat([torch.randint(side, (count, 1), generator=generator) for side in (height, width)], 1)
         if self.flip == "alternate":
             first = torch.Generator().manual_seed(mix(seed))
             mirrored = (torch.randint(2, (count, 1), generator=first) + epoch) % 2
         return torch.cat([shift, mirrored * (self.flip != "never"), centre], dim=1)
 
     def __call__(self, batch: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-        "Augment uint8 (B, H, H, C) by its rows of the table, (B, 5); the batch itself stays as it is."
+        "Augment uint8 (B, H, W, C) by its rows of the table, (B, 5); the batch itself stays as it is."
         top, left, mirrored = draws[:, :3].unbind(1)
-        count, size = batch.shape[:2]
+        count, size = len(batch), tuple(batch.shape[1:3])
         both = batch if self.flip == "never" else torch.cat([batch, batch.flip(2)])  # mirror images behind pictures
         if self.padding:
             mode = "reflect" if self.reflect else "constant"
@@ -163,7 +170,7 @@ def crop_flip(size: int) -> ShiftFlipCutout:
 
 def crop_flip_cutout(size: int) -> ShiftFlipCutout:
     "The same, and a hidden square of a quarter of the side (DeVries and Taylor 2017, sec. 3.2)."
-    return ShiftFlipCutout(padding=4, flip="random", cutout=size // 4)
+    return ShiftFlipCutout(padding=4, flip="random", cutout=min(as_sides(size)) // 4)
 
 
 def translate_alternate(size: int) -> ShiftFlipCutout:
@@ -184,7 +191,7 @@ def rotate_zoom_flip_black(size: int) -> EachPicture:
 
 def resized_crop_flip(size: int) -> EachPicture:
     "A random part of at least 60 % of the picture, blown up, and flip: ours for photographs."
-    crop = v2.RandomResizedCrop(size, scale=(0.6, 1.0), antialias=True)
+    crop = v2.RandomResizedCrop(as_sides(size), scale=(0.6, 1.0), antialias=True)
     return EachPicture(v2.Compose([crop, v2.RandomHorizontalFlip()]))
 
 

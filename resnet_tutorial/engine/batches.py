@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..data import EpochSampler, ImageData, Loader, Normalization, batch_sizes, first_of, make_loader
+from .mixing import Mixed
 from .optimization import balanced_indices, head_only
 from .recipes import Phase, Recipe
 from .runtime import Runtime
@@ -138,13 +139,16 @@ def training_images(data: ImageData, recipe: Recipe) -> int:
 
 
 def training_loader(data: ImageData, recipe: Recipe, phase: Phase, normalization: Normalization) -> Loader:
-    "The training split as a phase reads it: augmented, in batches of its size, balanced if the recipe says so."
+    "The training split as a phase reads it: augmented, in batches of its size, balanced and blended if the recipe says so."
     options = {"augment": phase.augment, "seed": recipe.seed, "workers": recipe.workers}
     loader = make_loader(data, "train", recipe.image_size, phase.batch_size, normalization, **options)
-    if not recipe.balance_classes:
+    if not (recipe.balance_classes or recipe.mixup or recipe.cutmix):
         return loader
-    sampler = BalancedSampler(loader.dataset.labels, recipe.seed)
-    return Loader(loader.dataset, phase.batch_size, sampler=sampler, num_workers=recipe.workers, collate_fn=first_of)
+    sampler = BalancedSampler(loader.dataset.labels, recipe.seed) if recipe.balance_classes else loader.sampler
+    images = loader.dataset
+    if recipe.mixup or recipe.cutmix:
+        images = Mixed(images, len(data.class_names), recipe.mixup, recipe.cutmix, recipe.seed)
+    return Loader(images, phase.batch_size, sampler=sampler, num_workers=recipe.workers, collate_fn=first_of)
 
 # %% ../../nbs/engine/batches.ipynb #c02b74b8
 def may_cache(model: nn.Module, recipe: Recipe, phase: Phase) -> bool:
@@ -152,6 +156,7 @@ def may_cache(model: nn.Module, recipe: Recipe, phase: Phase) -> bool:
     obstacles = {
         "it trains more than the head fc": not head_only(model),
         f"augment: {phase.augment} makes different images in every epoch": phase.augment != "none",
+        "mixup and cutmix make different images in every epoch": bool(recipe.mixup or recipe.cutmix),
         "test_time_flip needs features of mirrored images": recipe.test_time_flip,
     }
     found = [text for text, applies in obstacles.items() if applies]

@@ -64,6 +64,6 @@ def check_splits(recipe: Recipe, name: str, splits: set[str]) -> None:  # name, 
     judges = [score for score in (recipe.select_by, *recipe.also_keep) if score != "last"]
     if judges and "val" not in splits:
         raise ValueError(f"{name} has no validation pictures that could choose by {', '.join(judges)}; set select_by: last"
-                         + ", and no also_keep" * bool(recipe.also_keep))
+                         + ", and no also_keep" * bool(recipe.also_keep) + ", and no patience" * bool(recipe.patience))
     if absent := [split for split in recipe.record_predictions if split not in splits]:
         raise ValueError(f"{name} has no {' and no '.join(absent)} images, which record_predictions names")

@@ -41,7 +41,7 @@ def finer_cam(
 ) -> dict[str, torch.Tensor]:  # layer -> (B, h, w), or (B, K, h, w) for K classes of each image; signed
     "Grad-CAM of `contrast`, the class rather than its three nearest rivals (Zhang et al. 2025); a forward and a backward pass more."
     if passes.classes is None:
-        raise ValueError("finer_cam compares classes, and the target is a function; give class numbers, or contrast(...) as the target "
+        raise ValueError("finer_cam compares classes, and the target is a function or several labels; give class numbers, or contrast(...) as the target "
                          "of another method")
     several = passes.classes.ndim == 2
     columns, found = passes.classes.unbind(1) if several else [passes.classes], []

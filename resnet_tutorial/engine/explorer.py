@@ -30,16 +30,17 @@ def draw_view(
     cmap: str = "inferno",
     threshold: float | None = None,     # draw red boxes around what reaches this share of the maximum
     mask: torch.Tensor | None = None,   # (H, W) bool: its outline is drawn in white
-    side: int = 320,                    # side of each drawn image in pixels
-) -> np.ndarray:                        # (side, 2 side, 3) uint8: the image, and the map laid over it
+    side: int = 320,                    # longer side of each drawn image in pixels
+) -> np.ndarray:                        # (high, 2 wide, 3) uint8: the image, and the map laid over it
     "Draw the explorer's view as an array, without a widget or figure."
-    big = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((side, side), Image.Resampling.BICUBIC)
+    high, wide = (round(side * length / max(image.shape[-2:])) for length in image.shape[-2:])
+    big = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((wide, high), Image.Resampling.BICUBIC)
     plain = torch.from_numpy(np.array(big)).permute(2, 0, 1)
-    heat = normalize(upsample(cam, side))
+    heat = normalize(upsample(cam, (high, wide)))
     boxes = torch.zeros(0, 4) if threshold is None else cam_boxes(heat[None], threshold)[0]
     both = torch.cat([plain, draw_boxes(overlay(plain, heat, alpha, cmap=cmap), boxes, width=2)], 2)
     if mask is not None:
-        large = np.asarray(Image.fromarray(mask.numpy()).resize((side, side), Image.Resampling.NEAREST))
+        large = np.asarray(Image.fromarray(mask.numpy()).resize((wide, high), Image.Resampling.NEAREST))
         edge = torch.from_numpy(large & ~ndimage.binary_erosion(large, iterations=2))
         both[:, torch.cat([edge, edge], 1)] = 255
     return both.permute(1, 2, 0).numpy()
@@ -110,7 +111,8 @@ class Explorer:
     def __init__(self, run: Run, split: str = "test", side: int = 320):  # side of each of the two images in pixels
         self.maps, self.side = PictureMaps(run, split), side
         self.controls, self.text = _make_controls(self.maps), widgets.Label()
-        self.view = widgets.Image(format="png", width=2 * side, height=side)
+        high, wide = (round(side * length / max(self.maps.images.shape[-2:])) for length in self.maps.images.shape[-2:])
+        self.view = widgets.Image(format="png", width=2 * wide, height=high)
         parts = list(self.controls.values())
         columns = widgets.HBox([widgets.VBox(parts[i:i + 3]) for i in range(0, len(parts), 3)])
         self.panel = widgets.VBox([columns, self.text, self.view])

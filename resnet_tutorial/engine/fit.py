@@ -22,6 +22,7 @@ import pandas as pd
 from .batches import Processes, join_processes, training_images
 from .checkpoints import kept_names
 from .checksums import DamagedFile, if_intact
+from .early_stopping import early_stop
 from .files import NO_ROOM
 from .names import label_text
 from .optimization import planned_rates
@@ -110,7 +111,8 @@ def train_into(folder: Path, recipe: Recipe, resume: bool, runtime: Runtime, pro
     if state is not None:
         must_match(state, session)
     elif not may_start(folder, session, damage, say):
-        say(f"{folder} is finished: its history reaches {recipe.budget} {recipe.unit}, nothing changes")
+        stopped = early_stop(run_history(folder).to_dict("records"), recipe)
+        say(f"{folder} is finished: {stopped or f'its history reaches {recipe.budget} {recipe.unit}'}, nothing changes")
         return load_run(folder)
     elif resume:
         say(f"no state in {folder} yet: starting fresh")
@@ -140,7 +142,8 @@ def train_remaining(folder: Path, session: Session, state: dict | None, say: Cal
     history, timing, place = (state["history"], state["timing"], state["place"]) if state else ([], [], {})
     passes = plan(recipe, training_images(session.data, recipe), session.processes.count)
     if state is not None:
-        _say_where(folder, say, state, passes, bool(restored))
+        _say_where(folder, say, state, passes, bool(restored), early_stop(history, recipe))
+        passes = passes[: len(history)] if early_stop(history, recipe) else passes
         if main and len(history) < len(passes) and (other := record_resume(session, folder, state)):
             say(other)
         restore_weights(session, state)
@@ -161,6 +164,8 @@ def train_remaining(folder: Path, session: Session, state: dict | None, say: Cal
             publish(folder, found)
             after_epoch(folder, recipe)
             curves(history[-1])
+        if reason := early_stop(history, recipe):
+            return say(f"{folder} stops after epoch {len(history)} of {len(passes)}: {reason}")
 
 # %% ../../nbs/engine/fit.ipynb #24c0980b
 def _open_folder(folder: Path, session: Session, state: dict | None, say: Callable[[str], None]) -> list[str]:  # what was restored
@@ -177,10 +182,12 @@ def _restore_place(stage: Stage, part: Pass, state: dict) -> None:
     set_random_positions(state["random"])
 
 # %% ../../nbs/engine/fit.ipynb #1daeb1b5
-def _say_where(folder: Path, say: Callable[[str], None], state: dict, passes: list[Pass], restored: bool = False) -> None:
-    "Tell from where a resumed run goes on."
+def _say_where(folder: Path, say: Callable[[str], None], state: dict, passes: list[Pass], restored: bool = False, stopped: str = "") -> None:
+    "Tell from where a resumed run goes on; `stopped` is why it stopped early, if it did."
     done, step = len(state["history"]), state["place"].get("steps", 0)
-    if done == len(passes):
+    if stopped:
+        say(f"{folder} is finished: it stopped after epoch {done} of {len(passes)}, {stopped}; nothing {'else ' if restored else ''}changes")
+    elif done == len(passes):
         say(f"{folder} is finished: all {done} epochs are done, nothing {'else ' if restored else ''}changes")
     else:
         say(f"{folder} goes on after epoch {done} of {len(passes)}" + (f", step {step} of the next" if step else ""))

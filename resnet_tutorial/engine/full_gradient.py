@@ -46,7 +46,7 @@ def full_gradient_terms(
         start, watched = x.detach().clone().requires_grad_(), []
         hooks = _watch(body, lambda bias, out: watched.append((bias, out)))
         try:
-            scores = class_scores(body(start.clone()), asked)[1]
+            scores = class_scores(body(start.clone()), asked, len(x))[1]
         finally:
             for hook in hooks:
                 hook.remove()

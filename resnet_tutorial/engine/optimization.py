@@ -20,6 +20,7 @@ from torch.optim.adamw import adamw
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..data import mix
+from .rare_classes import effective_number_weights
 from .recipes import Phase, Recipe, all_phases
 
 # %% ../../nbs/engine/optimization.ipynb #b7d3dc83
@@ -55,7 +56,7 @@ def phase_factor(
     "A phase's schedule in steps, whichever unit the recipe uses."
     per_unit = steps_per_epoch if recipe.unit == "epochs" else 1
     total = getattr(phase, recipe.unit) * per_unit
-    warmup, milestones = round(recipe.warmup * per_unit), [round(m * per_unit) for m in recipe.milestones]
+    warmup, milestones = round(phase.warmup * per_unit), [round(m * per_unit) for m in recipe.milestones]
     shape = (total, warmup, milestones, recipe.gamma, recipe.final_factor)
     return (lambda step: schedule_factor(phase.schedule, min(step, total - 1), *shape)), total
 
@@ -189,6 +190,8 @@ def weights_of(recipe: Recipe, counts: Tensor | None) -> Tensor | None:
         raise ValueError("class weights need counts, the number of training images of each class")
     if recipe.class_weights == "balanced":
         return class_weights(counts)
+    if recipe.class_weights == "effective_number":
+        return effective_number_weights(counts, recipe.effective_beta)
     if len(recipe.class_weights) != len(counts):
         raise ValueError(f"class_weights has {len(recipe.class_weights)} numbers, but the data set has {len(counts)} classes")
     return torch.tensor(recipe.class_weights)
@@ -199,7 +202,7 @@ def loss_function(
     counts: Tensor | None = None,  # (K,) training images of each class; needed for class weights
     training: bool = True,  # False: without label smoothing and class weights, for validation
 ) -> Callable[[Tensor, Tensor], Tensor]:  # logits (B, K), labels (B,) -> the mean loss
-    "The recipe's loss."
+    "The recipe's loss; cross-entropy also takes labels (B, K) that are shares of classes, as mixed images have them."
     weights = weights_of(recipe, counts) if training else None
     kind, smoothing = recipe.loss, recipe.label_smoothing if training else 0.0
 

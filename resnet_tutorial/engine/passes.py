@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from .outputs import map_tensors, put_row, take_row, tensors_in
 from .replay import Replay
+from .targets import function_scores
 
 # %% ../../nbs/engine/passes.ipynb #f52cd790
 NEEDS = ("activations", "gradients", "passes")
@@ -44,13 +46,15 @@ class _Known:
     "What is known of a batch after its forward pass."
     body: nn.Module                   # a twin, in eval mode
     x: torch.Tensor                   # (B, C, H, W)
-    logits: torch.Tensor              # (B, num_classes)
+    logits: torch.Tensor              # (B, num_classes); with `target`, whatever the model returns
     classes: torch.Tensor | None      # (B,) or (B, K): what is explained; None: the scores of `target`
-    target: Callable | None = None    # logits (B, num_classes) -> (B,) scores
+    target: Callable | None = None    # what the model returns -> (B,) scores
     maps: dict[str, torch.Tensor] = field(default_factory=dict)  # layer -> (B, C, h, w), float32 or float64
     head: torch.Tensor | None = None  # (num_classes, C), where a mean and this weight are all that is behind the only layer
     batch_size: int = 64              # rows at a time
     dtype: torch.dtype | None = None  # of autocast; None: as the model is
+    reshape: object = None            # how maps are read from tokens and the like, as in grad_cam
+    readings: dict = field(default_factory=dict)  # layer -> engine.token_maps.Reading, where the map is not the output itself
 
     def __post_init__(self):
         if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int) or self.batch_size < 2:
@@ -70,8 +74,9 @@ class _Asking(_Known):
     def behind(self, layer: str, i: int) -> Callable:
         "The part behind a layer, for image i; ValueError where it does not give the network's own answer."
         replay = self.answers(lambda x: Replay(self.body, x, layer), self.x[i:i + 1])
-        gap = (self.answers(replay, replay.map.clone()) - replay.logits).abs().max().item()
-        if not gap <= (1e-3 if self.dtype is None else 2e-2) * replay.logits.abs().max().item():
+        pairs = list(zip(tensors_in(self.answers(replay, replay.map.clone())), tensors_in(replay.logits), strict=True))
+        gap = max((a.float() - b.float()).abs().max().item() if a.shape == b.shape else torch.inf for a, b in pairs if b.numel())
+        if not gap <= (1e-3 if self.dtype is None else 2e-2) * max(b.abs().max().item() for _, b in pairs if b.numel()):
             raise ValueError(f"for its own map, the part behind layer {layer!r} gives logits that differ by {gap:.2g} from those of the "
                              "network, so it cannot be replayed; take another layer, or a method that needs no passes")
         return replay
@@ -83,21 +88,21 @@ class Passes(_Asking):
     def scores(
         self,
         i: int,              # an image of the batch
-        rows: torch.Tensor,  # (N, num_classes): the logits of variants of it
+        rows: torch.Tensor,  # (N, num_classes): the logits of variants of it, or what the model returns for them
     ) -> torch.Tensor:       # (N,), or (N, K) for K classes of each image
         "The score of each variant of image i; of a single logit z, z for class 1 and -z for class 0."
-        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        rows = map_tensors(_at_least_float32, rows)
         if self.classes is None:
-            batch = self.logits.to(rows.dtype, copy=True)
-            return torch.stack([self.target(_with_row(batch, i, row))[i] for row in rows]).detach()
+            batch, count = map_tensors(_at_least_float32, self.logits), len(rows if type(rows) is list else next(tensors_in(rows)))
+            given = (map_tensors(torch.clone, put_row(batch, i, take_row(rows, n))) for n in range(count))
+            images = None if self.x is None else len(self.x)
+            return torch.stack([function_scores(self.target, one, images)[i] for one in given]).detach()
         return (torch.cat([-rows, rows], 1) if rows.shape[1] == 1 else rows)[:, self.classes[i]]
 
 # %% ../../nbs/engine/passes.ipynb #64cca03b
-def _with_row(batch, i, row):
-    "A batch of logits (B, num_classes) with another row for image i; a copy, since a function may keep or change it."
-    batch = batch.clone()
-    batch[i] = row
-    return batch
+def _at_least_float32(tensor):
+    "Floating-point numbers in float32 or float64; others as they are. A function may keep or change what it gets: `scores` copies it."
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32)) if tensor.is_floating_point() else tensor
 
 # %% ../../nbs/engine/passes.ipynb #815e0aa0
 def weighted_sum(

@@ -83,8 +83,9 @@ def open_session(recipe: Recipe, runtime: Runtime, processes: Processes) -> Sess
     images = data.images("train", recipe.image_size)
     if processes.main:
         processes.wait()
-    known = replace(IMAGENET, grayscale=recipe.grayscale)
-    normalization = known if recipe.normalization == "imagenet" else channel_statistics(images, recipe.grayscale)
+    grayscale = "grayscale" in data.shown_as
+    known = replace(IMAGENET, grayscale=grayscale)
+    normalization = known if recipe.normalization == "imagenet" else channel_statistics(images, grayscale)
     model, started_from = start_weights(recipe, len(data.class_names))
     if recipe.sync_batchnorm and processes.count > 1:
         if runtime.device.type != "cuda":
@@ -93,7 +94,7 @@ def open_session(recipe: Recipe, runtime: Runtime, processes: Processes) -> Sess
     model = runtime.to(model)
     average = WeightAverage(model, recipe.ema_decay) if recipe.ema_decay else None
     facts = {"model": recipe.model, "class_names": data.class_names, "image_size": recipe.image_size}
-    facts |= {"mean": normalization.mean, "std": normalization.std}
+    facts |= {"mean": normalization.mean, "std": normalization.std} | ({"shown_as": sorted(data.shown_as)} if data.shown_as else {})
     known = data_fingerprint(data), normalization, model, average, comparable(recipe), facts, started_from
     return Session(recipe, runtime, processes, data, *known)
 

@@ -37,16 +37,21 @@ def divide(parts: list[int], total: int) -> list[int]:
 
 # %% ../../nbs/engine/recipe_files.ipynb #3fb320aa
 def stretch(values: dict, unit: str, budget: int) -> dict:
-    "Scale a recipe to another budget in epochs or steps, with phases, milestones and warm-up in proportion."
+    "Scale a recipe to another budget in epochs or steps, with phases, milestones, warm-up and patience in proportion."
     old, phases = "epochs" if values.get("steps") is None else "steps", values.get("phases") or []
     now = {"epochs": None, "steps": None, unit: budget}
     parts = [phase.get(old) if isinstance(phase, dict) else None for phase in phases] if isinstance(phases, list) else [None]
-    points = [*(values.get("milestones") or []), values.get("warmup", 0)] if isinstance(values.get("milestones") or [], list) else [None]
+    own = [phase.get("warmup") or 0 for phase in phases if isinstance(phase, dict)] if isinstance(phases, list) else []
+    points = [*(values.get("milestones") or []), values.get("warmup", 0), *own] if isinstance(values.get("milestones") or [], list) else [None]
     if not all(isinstance(n, int) and n > 0 for n in (budget, values.get(old), *parts)) or not all(isinstance(n, int | float) for n in points):
         return values | now  # something here is not a number: validation will report it
     factor = budget / values[old]
     shares = divide(parts, budget) if phases else []
     now["phases"] = [{**phase, "epochs": None, "steps": None, unit: n} for phase, n in zip(phases, shares, strict=True)]
+    for phase in now["phases"]:
+        phase |= {"warmup": round(factor * phase["warmup"], 6)} if phase.get("warmup") else {}
+    if unit == old and isinstance(values.get("patience"), int) and values["patience"] > 0:
+        now["patience"] = max(1, round(factor * values["patience"]))
     if values.get("milestones"):
         now["milestones"] = [round(factor * milestone, 6) for milestone in values["milestones"]]
     return values | now | {"warmup": round(factor * values.get("warmup", 0), 6)}

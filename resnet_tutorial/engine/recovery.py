@@ -28,6 +28,7 @@ from resnet_tutorial.engine.checksums import (
     read_whole,
     write_checked,
 )
+from .early_stopping import early_stop
 from .files import remove_leftovers, write_safely
 from .phases import Session, descriptions
 from .recipe_text import yaml_text
@@ -123,8 +124,8 @@ def is_started(folder: Path) -> bool:
 
 
 def reaches_budget(history: pd.DataFrame, recipe: Recipe) -> bool:
-    "Whether the last row of a history reaches the recipe's number of epochs or steps."
-    return bool(history.iloc[-1][recipe.unit.removesuffix("s")] == recipe.budget)
+    "Whether the last row of a history reaches the recipe's number of epochs or steps, or ends its patience."
+    return bool(history.iloc[-1][recipe.unit.removesuffix("s")] == recipe.budget) or bool(early_stop(history.to_dict("records"), recipe))
 
 
 def is_complete(folder: Path, recipe: Recipe) -> bool:

@@ -89,6 +89,8 @@ class _Notes(_Led):
     def keep(self, module, args, out):
         self.calls += 1
         if self.map is None and self.calls == self.call + 1:
+            if not torch.is_tensor(out):
+                raise ValueError(f"layer {self.layer!r} puts out {type(out).__name__}; expected a tensor: name a layer inside it")
             self.map = out.detach().clone()
 
 # %% ../../nbs/engine/replay.ipynb #19d58fde

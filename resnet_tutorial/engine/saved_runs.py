@@ -29,7 +29,9 @@ from resnet_tutorial.engine.checksums import (
     read_weights,
     read_whole,
 )
+from data_prep.preparation import VIEW_OPTIONS
 from ..data import ImageData, Loader, Normalization, make_loader, open_data
+from .geometry import View, as_sides
 from .name_tables import read_names_csv
 from .recipes import Recipe
 from resnet_tutorial.engine.run_folder import (
@@ -62,8 +64,10 @@ def recipe_differences(found: dict, wanted: dict) -> list[str]:  # both as retur
 
 
 def recipe_data(recipe: Recipe) -> ImageData:
-    "The recipe's data set; prepared data is stored beside the run folder."
-    return open_data(recipe.dataset, recipe.data_root, Path(recipe.out_dir).parent, **recipe.data)
+    "The recipe's data set; prepared data is stored beside the run folder. It shows images as it was prepared, and as the recipe says."
+    data = open_data(recipe.dataset, recipe.data_root, Path(recipe.out_dir).parent, **recipe.data)
+    data.shown_as |= {option for option in VIEW_OPTIONS if getattr(recipe, option)}
+    return data
 
 
 def data_fingerprint(data: ImageData) -> str:
@@ -83,11 +87,19 @@ class Run:
     history: pd.DataFrame  # one row per epoch
     runtime: Runtime
     tag: str = ""  # suffix of the names of its results, so that those of other weights or data are not replaced
+    shown_as: frozenset[str] = frozenset()  # of data_prep's VIEW_OPTIONS: how it saw images in training
+
+    @property
+    def view(self) -> View:
+        "How it sees photographs."
+        return View(*as_sides(self.recipe.image_size), "keep_aspect" in self.shown_as, "crop_borders" in self.shown_as)
 
     @cached_property
     def data(self) -> ImageData:
         "The data set that the run was trained on, prepared again if missing."
-        return recipe_data(self.recipe)
+        data = recipe_data(self.recipe)
+        data.shown_as = self.shown_as
+        return data
 
     def loader(self, split: str, batch_size: int = 100) -> Loader:
         "Images of a split as the network expects them, never augmented, in the manifest's order."
@@ -226,5 +238,7 @@ def load_run(
     with torch.random.fork_rng(devices=[]):  # a new network draws random weights, which are replaced at once
         model = build_model(facts["model"], len(facts["class_names"]))
     parse(folder / f"{checkpoint}.safetensors", b"", lambda _: model.load_state_dict(tensors))
-    normalization = Normalization(tuple(facts["mean"]), tuple(facts["std"]), recipe.grayscale)
-    return Run(folder, recipe, runtime.to(model).eval(), facts["class_names"], normalization, history, runtime, results_tag(checkpoint))
+    shown_as = frozenset(facts.get("shown_as", [option for option in VIEW_OPTIONS if getattr(recipe, option)]))
+    normalization = Normalization(tuple(facts["mean"]), tuple(facts["std"]), "grayscale" in shown_as)
+    network = runtime.to(model).eval()
+    return Run(folder, recipe, network, facts["class_names"], normalization, history, runtime, results_tag(checkpoint), shown_as)

@@ -30,8 +30,8 @@ def layer_gradients(
 ) -> dict[str, torch.Tensor]:
     "layer -> gradient (K, B, C, h, w) of the scores, K = 1 for one class of each image."
     asked = passes.target if passes.classes is None else passes.classes
-    with torch.enable_grad(), maps_with_grad(passes.body, x, dict.fromkeys(passes.maps, True)) as (logits, maps):
-        scores = class_scores(logits, asked)[1]
+    with torch.enable_grad(), maps_with_grad(passes.body, x, dict.fromkeys(passes.maps, True), passes.reshape) as (logits, maps):
+        scores = class_scores(logits, asked, len(x))[1]
         columns = scores[:, None] if scores.ndim == 1 else scores
         found = [torch.autograd.grad(column.sum(), list(maps.values()), retain_graph=True) for column in columns.unbind(1)]
     return {layer: torch.stack(parts) for layer, parts in zip(passes.maps, zip(*found, strict=True), strict=True)}

@@ -13,7 +13,7 @@ import json
 import re
 import tokenize
 import warnings
-from functools import lru_cache
+from functools import cache
 from itertools import takewhile
 from textwrap import indent
 
@@ -102,7 +102,7 @@ def needs_of(given: dict) -> tuple[str, ...]:  # as `missing` takes them
     return (*devices, *folders, *given.get("needs", []))
 
 # %% ../../nbs/workshop/cells.ipynb #29d50e53
-@lru_cache(maxsize=None)
+@cache
 def without_magics(
     source: str,  # of a code cell
 ) -> str:

@@ -78,7 +78,7 @@ def score_run_maps(
     chosen = upsample(cams[torch.arange(len(labels)), logits.argmax(1)][right], side)
     truth = trained.data.masks("test", side)[right]
     scores = {"images": int(right.sum())}
-    for name, maps in (("pointing_game_mask", chosen), ("pointing_game_mask_centred", centred_gaussian(len(truth), (side, side)))):
+    for name, maps in (("pointing_game_mask", chosen), ("pointing_game_mask_centred", centred_gaussian(len(truth), truth.shape[-2:]))):
         scores[name] = pointing_game(maps, truth).nanmean().item()
     target = Path(run) / "report" / MAPS
     write_text(target, json.dumps(scores, indent=1))

@@ -258,3 +258,20 @@ def test_crop_flip_draws_from_the_same_windows_as_torchvision():
 # %% ../../nbs/engine/augmentation.ipynb #ddcb7fb8
 def test_neighbouring_seeds_and_epochs_do_not_share_a_table():
     assert len({mix(a, b) for a in range(50) for b in range(50)}) == 2500
+
+# %% ../../nbs/engine/augmentation.ipynb #63333cad
+def test_every_preset_keeps_images_of_unequal_sides_in_shape_and_treats_a_square_as_before():
+    for name, preset in AUGMENTATIONS.items():
+        for height, width in ((24, 40), (40, 24), (32, 32)):
+            batch = torch.randint(0, 256, (6, height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+            if change := preset((height, width)):
+                draws = change.draw(6, (height, width), 3, 1)
+                assert change(batch, draws).shape == batch.shape, name
+                if height == width:
+                    assert torch.equal(draws, preset(height).draw(6, height, 3, 1)), name
+        if isinstance(change, ShiftFlipCutout):
+            centres = change.draw(4000, (24, 40), 0, 0)[:, 3:]
+            assert centres.amin(0).tolist() == [0, 0] and centres.amax(0).tolist() == [23, 39], name
+    stack = torch.arange(2 * 5 * 7 * 3).to(torch.uint8).view(2, 5, 7, 3)
+    cut = windows(stack, torch.tensor([1, 0]), torch.tensor([2, 0]), torch.tensor([1, 3]), (3, 4))
+    assert torch.equal(cut, torch.stack([stack[1, 2:5, 1:5], stack[0, 0:3, 3:7]]))

@@ -55,7 +55,7 @@ def test_a_value_of_the_wrong_type_or_range_is_refused_with_its_line():
     assert "line 4: seed: Input should be a valid integer, not '1'" in message
     assert "line 5: nesterov: Input should be a valid boolean, not 1" in message
     assert "line 6: optimizer: Input should be 'sgd', 'adam', 'adamw' or 'muon', not 'adanw'; did you mean 'adamw'?" in message
-    assert "line 7: class_weights: Input should be 'none' or 'balanced'" in message
+    assert "line 7: class_weights: Input should be 'none', 'balanced' or 'effective_number'" in message
 
 # %% ../../nbs/engine/recipe_text.ipynb #c8dac050
 def test_a_contradiction_is_refused_with_the_line_of_its_key():

@@ -3,7 +3,7 @@
 # %% ../../nbs/engine/recipes.ipynb #9ded4275
 import pytest
 
-from resnet_tutorial.engine.recipes import Recipe
+from resnet_tutorial.engine.recipes import Recipe, all_phases
 
 # %% ../../nbs/engine/recipes.ipynb #66431c7a
 def test_a_budget_is_in_epochs_or_in_steps_and_phases_fill_it_in_the_same_unit():
@@ -93,6 +93,55 @@ def test_choices_that_exclude_each_other_are_refused():
         ({"also_keep": ["val_loss"]}, "names a score twice, or that of select_by: val_loss, which best has"),
         ({"also_keep": ["val_accuracy", "val_accuracy"]}, "names a score twice"),
         ({"also_keep": ["test_accuracy"]}, "Input should be 'val_loss' or 'val_accuracy'"),
+        ({"balance_classes": True, "class_weights": "effective_number"}, "effective_number correct the same thing twice"),
     ):
         with pytest.raises(ValueError, match=message):
             Recipe(name="r", epochs=2, out_dir="x", **changes)
+
+# %% ../../nbs/engine/recipes.ipynb #fe4dee7e
+def test_a_patience_that_can_never_end_or_stops_before_a_planned_end_is_refused_and_one_of_the_last_phase_is_not():
+    probe = {"name": "probe", "epochs": 2, "train": ["fc.*"], "schedule": "cosine"}
+    Recipe(name="r", epochs=9, patience=3, phases=[probe, {"epochs": 7, "schedule": "constant"}], out_dir="x")
+    Recipe(name="r", steps=9, patience=30, schedule="constant", patience_on="val_accuracy", min_improvement=0.01, out_dir="x")
+    for changes, message in (
+        *(({"patience": 3, "schedule": kind}, f"patience: 3 with the schedule {kind}, which lowers") for kind in ("cosine", "linear", "one_cycle")),
+        ({"patience": 9, "schedule": "constant"}, "patience: 9 can never stop a last phase of 9 epochs"),
+        ({"patience": 7, "phases": [probe, {"epochs": 7, "schedule": "constant"}]}, "can never stop a last phase of 7 epochs"),
+        ({"patience": 3, "schedule": "constant", "select_by": "last"}, "keeps weights that patience: 3 waited for in vain"),
+        ({"patience": 3, "schedule": "constant", "patience_on": "val_accuracy", "min_improvement": 1}, "one per cent is 0.01"),
+        ({"patience_on": "val_accuracy"}, "patience_on: val_accuracy is read by patience alone"),
+        ({"min_improvement": 0.1}, "min_improvement: 0.1 is read by patience alone"),
+        ({"patience": -1}, "greater than or equal to 0"),
+        ({"patience": 2.5}, "valid integer"),
+        ({"patience": 3, "schedule": "constant", "patience_on": "train_loss"}, "Input should be 'val_loss' or 'val_accuracy'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Recipe(name="r", epochs=9, out_dir="x", **changes)
+
+# %% ../../nbs/engine/recipes.ipynb #dc1ef21d
+def test_mixed_images_are_refused_beside_everything_that_asks_for_the_one_class_of_an_image():
+    Recipe(name="r", epochs=2, mixup=0.2, cutmix=1, label_smoothing=0.1, balance_classes=True, out_dir="x")
+    probe = {"epochs": 2, "train": ["fc.*"], "cache_features": True}
+    for key in ("mixup", "cutmix"):
+        for changes, message in (
+            ({"loss": "binary_cross_entropy"}, f"{key}: 0.2 needs the loss cross_entropy"),
+            ({"class_weights": "balanced"}, f"{key}: 0.2 and class_weights"),
+            ({"class_weights": "effective_number"}, f"{key}: 0.2 and class_weights"),
+            ({"class_weights": [1, 2]}, f"{key}: 0.2 and class_weights"),
+            ({"batch_size": 1}, f"{key}: 0.2 blends images of one batch, and batch_size is 1"),
+            ({"phases": [{"epochs": 2, "batch_size": 1}]}, "and batch_size is 1"),
+            ({"phases": [probe], "augment": "none"}, f"{key}: 0.2 makes other images in every epoch"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                Recipe(**{"name": "r", "epochs": 2, "out_dir": "x", key: 0.2} | changes)
+        with pytest.raises(ValueError, match="greater than or equal to 0"):
+            Recipe(**{"name": "r", "epochs": 2, "out_dir": "x", key: -0.2})
+
+# %% ../../nbs/engine/recipes.ipynb #38a99898
+def test_a_phase_may_have_a_warm_up_of_its_own_and_a_one_cycle_phase_may_not():
+    whole, short = {"name": "whole", "epochs": 8}, {"name": "short", "epochs": 2, "schedule": "constant"}
+    assert [phase.warmup for phase in all_phases(Recipe(name="r", epochs=10, warmup=3, phases=[whole, short | {"warmup": 0}], out_dir="x"))] == [3, 0]
+    for phases, message in (([whole, short], "a warm-up of 3 epochs fills a phase of 2"), ([whole, short | {"warmup": 2}], "a warm-up of 2 epochs"),
+                            ([whole, short | {"schedule": "one_cycle", "warmup": 1}], "'short' has the schedule one_cycle, which has a warm-up of its own")):
+        with pytest.raises(ValueError, match=message):
+            Recipe(name="r", epochs=10, warmup=3, phases=phases, out_dir="x")

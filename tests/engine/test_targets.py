@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from resnet_tutorial.engine.targets import check_logits, class_scores, find_probabilities, read_target
+from resnet_tutorial.engine.targets import as_function, check_logits, class_scores, find_probabilities, multi_hot, read_target
 
 
 def logits_of(head, batch=3, features=6):
@@ -134,3 +134,53 @@ def test_a_probability_can_be_requested_with_a_function():
     assert target is None and scores.equal(probabilities[:, 1])
     with pytest.raises(ValueError, match="expected one score per image"):
         class_scores(probabilities, lambda p: p)
+
+# %% ../../nbs/engine/targets.ipynb #840c873d
+def test_multi_hot_rows_of_any_type_ask_for_the_sum_of_their_logits_and_where_integers_could_be_class_numbers_they_are():
+    logits = torch.arange(12.0).view(2, 6).requires_grad_()
+    rows = torch.tensor([[0, 1, 0, 0, 1, 0], [1, 0, 0, 0, 0, 0]])
+    for target in (rows, rows.tolist(), rows.bool(), rows.float(), rows.half(), rows.numpy(), rows.to(torch.uint8)):
+        classes, scores = class_scores(logits, target)
+        assert classes is None and scores.tolist() == [5, 6]
+        assert as_function(target, logits)(2 * logits).tolist() == [10, 12]
+    assert class_scores(logits, F.one_hot(torch.tensor([4, 2]), 6))[1].tolist() == [4, 8]
+    infinite = torch.tensor([[1.0, -torch.inf], [2.0, 3.0]])
+    assert class_scores(infinite, torch.tensor([[True, False], [True, True]]))[1].tolist() == [1, 5]
+    assert class_scores(infinite, [[0, 1], [1, 0]])[0].tolist() == [[0, 1], [1, 0]]  # integers for two classes: class numbers
+    for target, error, message in (
+        ([[1, 1], [0, 1]], ValueError, "looks like multi-hot rows.*rows of bools"), ([[0.5, 0.5], [1.0, 0.0]], TypeError, "class probabilities"),
+        (torch.zeros(2, 2, dtype=torch.bool), ValueError, r"no class in rows \[0, 1\]"), (torch.ones(3, 2), ValueError, "3 rows of zeros and ones for 2 images"),
+        (torch.tensor([True, False]), TypeError, "torch.bool"), (torch.ones(2, 2) * torch.nan, TypeError, "expected class numbers"),
+    ):
+        with pytest.raises(error, match=message):
+            class_scores(infinite, target)
+    with pytest.raises(ValueError, match="ends in a sigmoid"):
+        class_scores(logits_of(nn.Sigmoid()), torch.ones(3, 6))
+    assert multi_hot(rows, 2, 6).dtype == torch.bool and multi_hot(3, 2, 6) is None and multi_hot([0, 1, 0], 3, 3) is None
+
+# %% ../../nbs/engine/targets.ipynb #d7b9b265
+def test_a_function_may_read_any_output_and_what_is_not_one_finite_score_per_image_is_refused_with_what_it_was_given():
+    z = torch.randn(2, 5, 4, 4, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(2, 4, 4)
+    mask[:, :2] = 1
+    for output, function in (({"out": z}, lambda o: (o["out"][:, 3] * mask).sum((1, 2))), ((z, None), lambda o: (o[0][:, 3] * mask).sum((1, 2))),
+                             (z, lambda o: (o[:, 3] * mask).sum((1, 2)))):
+        assert class_scores(output, function, 2)[1].equal((z[:, 3] * mask).sum((1, 2)))
+    boxes = [{"scores": torch.tensor([0.9, 0.2])}, {"scores": torch.zeros(0)}]
+    torch.testing.assert_close(class_scores(boxes, lambda o: torch.stack([one["scores"][:1].sum() for one in o]), 2)[1], torch.tensor([0.9, 0.0]))
+    assert class_scores(boxes[:1], lambda o: o[0]["scores"][1], 1)[1].shape == (1,)  # one image: a number is one score
+    for function, message in (
+        (lambda o: o["out"][:, 3], r"gave \(2, 4, 4\) for dict with out: \(2, 5, 4, 4\); expected one score per image, a floating-point tensor \(2,\)"),
+        (lambda o: o["out"].sum(), r"gave \(\) for dict"), (lambda o: o["out"].flatten(1).argmax(1), r"gave \(2,\) torch.int64"),
+        (lambda o: None, "gave NoneType"), (lambda o: 0.5, "gave float 0.5"), (lambda o: o["out"][:1, 0, 0, 0], r"gave \(1,\)"),
+        (lambda o: o["out"].flatten(1).sum(1) / torch.tensor([1, 0]), "gave -?inf for image 1; expected finite scores"),
+        (lambda o: o["out"].flatten(1).sum(1) * torch.nan, "gave nan for image 0, 1"), (lambda o: o, "gave dict with out"),
+        (lambda o: [1.0, 2.0], "gave list with 0: float, 1: float"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            class_scores({"out": z}, function, 2)
+    with pytest.raises(KeyError) as caught:
+        class_scores({"out": z}, lambda o: o["logits"], 2)
+    assert caught.value.__notes__ == ["raised by the target, a function that was given what the model returns: dict with out: (2, 5, 4, 4)"]
+    with pytest.raises(ValueError, match="or give the target as a function of what it returns"):
+        class_scores({"out": z}, 3)

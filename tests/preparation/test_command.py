@@ -64,9 +64,11 @@ def test_command_line_options_reach_prepare_as_documented():
         "embedded_pets --n 40 --size 48 --shortcut 0.5 --both --out o --workers 2 --force": {
             "n": 40, "size": 48, "shortcut": 0.5, "both": True, "workers": 2, "force": True},
         "oxford_pets --breeds --data-root d --cache c --out o": {"breeds": True, "data_root": "d", "cache": "c"},
+        "table --source s --labels l.csv --group-column patient --encoding cp949 --crop-borders --keep-aspect --grayscale --out o": {
+            "labels": "l.csv", "group_column": "patient", "encoding": "cp949", "crop_borders": True, "keep_aspect": True, "grayscale": True},
     }
     plain = {"data_root": "", "cache": None, "split": None, "split_numbers": None, "seed": 0, "layout": "manifest", "groups": None,
-             "duplicates": "bytes", "force": False, "workers": 0}
+             "duplicates": "bytes", "force": False, "workers": 0, "crop_borders": False, "keep_aspect": False, "grayscale": False}
     for line, changed in given.items():
         with patch("data_prep.__main__.prepare", side_effect=DataError("seen")) as seen:
             assert called(*line.split())[::2] == (2, "python -m data_prep: seen\n")

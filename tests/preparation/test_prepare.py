@@ -358,3 +358,16 @@ def test_real_collections_are_prepared_with_their_groups_in_time_and_a_second_ru
             assert written[-1] == written[-2]
         assert found == {"cats_vs_dogs": (2400, 2400, True, True), "oxford_pets": (400, 400, True, True),
                          "fundus": (695, 651, True, True), "imagenet": (300, 300, True, True)}
+
+# %% ../../nbs/preparation/prepare.ipynb #7f676899
+def test_how_networks_see_the_images_is_stored_and_changes_neither_files_nor_data_sets_without_it():
+    with tempfile.TemporaryDirectory() as folder:
+        source = photos(f"{folder}/s", each=10)
+        plain, cropped = prepare("class_folders", f"{folder}/plain", source), prepare("class_folders", f"{folder}/out", source, crop_borders=True, grayscale=True)
+        assert "view" not in read_info(plain)["arguments"] and read_info(cropped)["arguments"]["view"] == ["crop_borders", "grayscale"]
+        assert (plain / "manifest.csv").read_bytes() == (cropped / "manifest.csv").read_bytes()
+        assert any("networks see the images with crop_borders, grayscale" in note for note in read_info(cropped)["notes"])
+        for options, place in (({}, cropped), ({"keep_aspect": True}, plain)):
+            with pytest.raises(DataError, match="made with other arguments .view: "):
+                prepare("class_folders", place, source, **options)
+        refused("keep_aspect='yes': expected true or false", source=source, keep_aspect="yes")

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 from unittest import mock
 
@@ -54,13 +55,51 @@ def test_train_evaluate_predict_and_explain_follow_each_other_through_one_run_fo
         assert code == 0 and "new/red.png" in log and (run / "new" / "Result1.png").is_file(), error
         code, log, error = command(root, "explain", str(run), "new/red.png", "--layers", "layer1*", "--out", "told", "--guided")
         assert code == 0 and (root / "told" / "red_layers.png").is_file() and (root / "told" / "red_guided.png").is_file(), error
+        asked = ("--count", "3", "--methods", "grad_cam,eigen_cam", "--layers", "layer[12].0", "--layers", "layer4.0")
+        code, log, error = command(root, "explore", str(run), "--html", "page.html", "--json", "page.json", *asked)
+        assert code == 0 and "wrote page.html (0.1 MB)\nwrote page.json (0.1 MB)" in log, error
+        told = json.loads((root / "page.json").read_text(encoding="utf-8"))["networks"][0]
+        assert [[layer["name"] for layer in method["layers"]] for method in told["methods"]] == [["layer1.0", "layer2.0", "layer4.0"]] * 2
         drawing = ("--threshold", "0.3", "--alpha", "0", "--image-weight", "1", "--count", "1")
         code, log, error = command(root, "predict", str(run), "new", "new", "--cam", *drawing, "--out", "drawn")
         assert code == 0 and "3 files of maps" in log, error
         assert Image.open(root / "drawn" / "cam1.png").getpixel((5, 5)) == (255, 0, 0), "no colours over the red image"
         assert command(root, "evaluate", str(run))[0] == 0
+        (run / "model_card.md").unlink()
+        code, log, error = command(root, "card", str(run))
+        assert code == 0 and (run / "model_card.md").read_text(encoding="utf-8").startswith("---\n"), error
+        code, log, error = command(root, "export", str(run), "--format", "torchscript")
+        assert code == 2 and "TorchScript is not supported: PyTorch no longer develops it; expected onnx" in error, error
+        code, log, error = command(root, "export", str(run), "--out", "net.pt")
+        assert code == 2 and "expected a file that ends in .onnx" in error, error
         code, log, error = command(root, "results", str(run))
         assert code == 2 and "no recipe in recipes/ is called 'mine" in error, error  # a recipe of one's own has no command to repeat
+
+# %% ../../nbs/workshop/cli.ipynb #f76bc8d8
+@pytest.mark.slow
+def test_a_finished_run_is_extended_and_a_rate_is_found_from_the_command_line_and_choices_without_sense_are_refused():
+    with tempfile.TemporaryDirectory() as folder:
+        root, run = Path(folder), Path(folder) / "runs" / "mine"
+        recipe = f"name: mine\nout_dir: {run}\nepochs: 1\nimage_size: 32\nbatch_size: 8\nprecision: float32\ndata: {{n: 40, size: 48, split: [24, 8, 8]}}\n"
+        (root / "mine.yaml").write_text(recipe, encoding="utf-8")
+        train = ("train", "--recipe", "mine.yaml")
+        code, log, error = command(root, *train, "--extend", "2")
+        assert code == 2 and "is not a run: it has no recipe.yaml; train it first" in error, error
+        assert command(root, *train)[0] == 0
+        for options, message in ((("--extend", "2"), "at a learning rate of zero, at which more epochs would change nothing; choose restart"),
+                                 (("--extend-rate", "0.1"), "add --extend N"), (("--extend", "0", "--extend-schedule", "restart"), "expected 1 or more"),
+                                 (("--extend", "2", "--set", "momentum=0.8"), "holds a run of another recipe: momentum (0.9 there, 0.8 here)")):
+            code, log, error = command(root, *train, *options)
+            assert code == 2 and message in error, (options, error)
+        code, log, error = command(root, *train, "--extend", "2", "--extend-schedule", "constant", "--extend-rate", "0.001")
+        assert code == 0 and "3 epochs; the last" in log and f"run folder: {run}_to_3_epochs" in log and "constant learning rate 0.001" in log, error
+        code, log, error = command(root, "train", "--recipe", f"{run}_to_3_epochs/recipe.yaml", "--extend", "1")
+        assert code == 0 and f"run folder: {run}_to_3_epochs_to_4_epochs" in log and "the same bits" in log, error
+        code, log, error = command(root, "rate-range", "--recipe", "mine.yaml", "--steps", "30", "--highest", "10")
+        assert code == 0 and f"kept in {run}_rate_range" in log, error
+        assert {file.name for file in Path(f"{run}_rate_range").iterdir()} == {"rate_range.csv", "rate_range.png"}
+        code, log, error = command(root, "rate-range", "--recipe", "mine.yaml", "--lowest", "2", "--out", "x")
+        assert code == 2 and "0 < lowest < highest" in error and not (root / "x").exists(), error
 
 # %% ../../nbs/workshop/cli.ipynb #667c65b8
 @pytest.mark.slow
@@ -104,6 +143,65 @@ def test_options_of_maps_without_maps_and_numbers_that_cannot_be_drawn_are_refus
             code, _, error = command(folder, "predict", "mine", "a.png", "--cam", option, value)
             assert code == 2 and error.startswith(f"error: {option[2:].replace('-', '_')} ") and ": expected " in error, error
         assert list(Path(folder).iterdir()) == []
+
+# %% ../../nbs/workshop/cli.ipynb #72508e1a
+def test_predict_and_explain_take_patterns_and_archives_write_json_and_refuse_a_bad_file_if_they_are_strict():
+    with tempfile.TemporaryDirectory() as folder:
+        root, run = Path(folder), Path(folder) / "mine"
+        recipe = "name: mine\nepochs: 1\nimage_size: [32, 48]\nkeep_aspect: true\nbatch_size: 8\ndata: {n: 40, size: 32, split: [24, 8, 8]}\n"
+        (root / "mine.yaml").write_text(recipe, encoding="utf-8")
+        assert command(root, "train", "--recipe", "mine.yaml", "--set", f"out_dir={run}")[0] == 0
+        with zipfile.ZipFile(root / "album.zip", "w") as archive:
+            for i in range(3):
+                (root / "deep" / str(i)).mkdir(parents=True)
+                pixels = np.random.default_rng(i).integers(0, 256, (20, 60, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / "deep" / str(i) / "a.png")
+                archive.write(root / "deep" / str(i) / "a.png", f"{i}/a.png")
+        tables = []
+        for places in (["deep/**/*.png"], ["album.zip"]):
+            code, log, error = command(root, "predict", str(run), *places, "--out", "out", "--format", "json", "--cam", "--strict")
+            assert code == 0 and "9 files of maps" in log, error
+            found = json.loads((root / "out" / "predictions.json").read_text(encoding="utf-8"))
+            tables.append(read_names_csv(root / "out" / "predictions.csv"))
+            assert found["skipped"] == [] and [row["path"] for row in found["predictions"]] == tables[-1].path.tolist()
+            np.testing.assert_allclose([row["p_cat"] for row in found["predictions"]], tables[-1].p_cat)
+            boxes = read_names_csv(root / "out" / "boxes.csv")
+            assert (boxes[["box_x0", "box_y0"]] >= 0).all(axis=None) and (boxes.box_x1 <= 60).all() and (boxes.box_y1 <= 20).all()
+        assert tables[1].path.tolist() == [f"album.zip/{i}/a.png" for i in range(3)]
+        np.testing.assert_array_equal(tables[0].p_cat, tables[1].p_cat)
+        code, log, error = command(root, "explain", str(run), "album.zip", "deep/0", "--out", "told", "--layers", "layer4*", "--format", "json", "--guided")
+        told = json.loads((root / "told" / "explanations.json").read_text(encoding="utf-8"))
+        assert code == 0 and {row["path"] for row in told["explanations"]} == {*tables[1].path, "deep/0/a.png"}, error
+        (root / "deep" / "0" / "b.png").write_bytes(b"none")
+        for name, stem in (("predict", "predictions"), ("explain", "explanations")):
+            code, log, error = command(root, name, str(run), "deep/0", "--out", "none", "--strict")
+            assert code == 2 and "1 of 2 files are not readable images" in error and not (root / "none").exists(), error
+            assert command(root, name, str(run), "deep/0", "--out", "loose", "--format", "json")[0] == 1
+            assert json.loads((root / "loose" / f"{stem}.json").read_text())["skipped"][0]["path"] == "deep/0/b.png"
+            code, log, error = command(root, name, str(run), "https://example.org/a.png", "--out", "none")
+            assert code == 2 and "is an address" in error and not (root / "none").exists(), error
+            assert "expected csv or json" in command(root, name, str(run), "deep/0", "--format", "xml", "--out", "none")[2]
+        (root / "out" / "predictions.json").write_text("[1]", encoding="utf-8")
+        assert "another file than the one to be written" in command(root, "predict", str(run), "album.zip", "--out", "out", "--format", "json")[2]
+
+# %% ../../nbs/workshop/cli.ipynb #e0470abe
+def test_explore_says_which_of_its_arguments_do_not_fit_together_before_it_reads_a_run():
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "mine.html").write_text("<p>mine</p>", encoding="utf-8")
+        for arguments, message in (
+            (("--html", "a.html"), "give one or more run folders, or --book, and not both"),
+            (("run", "--book", "--html", "a.html"), "give one or more run folders, or --book, and not both"),
+            (("run",), "say where the page goes: --html explorer.html"),
+            (("--book", "--json", "a.json"), "say where the page goes: --html explorer.html"),
+            (("--book", "--html", "a.html", "--json", "a.json"), "--book decides this itself; leave out --json"),
+            (("--book", "--html", "a.html", "--count", "3"), "--book decides this itself; leave out --count"),
+            (("run", "--html", "mine.html"), "mine.html exists and is no explorer page; move it away or choose another name"),
+            (("run", "--html", "a.html"), "run is not a finished run: it has no recipe.yaml or best.safetensors; train it first"),
+            (("run", "--html", "a.html", "--methods", "gradcam"), "unknown method 'gradcam'; did you mean 'grad_cam'?"),
+        ):
+            code, log, error = command(folder, "explore", *arguments)
+            assert code == 2 and error.startswith("error: ") and message in error and log == "", (arguments, error)
+        assert [file.name for file in Path(folder).iterdir()] == ["mine.html"]
 
 # %% ../../nbs/workshop/cli.ipynb #c8897371
 def test_the_help_of_predict_names_the_library_s_own_threshold():
@@ -189,7 +287,8 @@ def test_the_help_lists_the_subcommands_and_imports_neither_torch_nor_nbdev():
     code += "finally:\n    print({'torch', 'nbdev', 'papermill', 'rich', 'numpy'} & sys.modules.keys())"
     done = python(code)
     assert done.returncode == 0 and done.stdout.endswith("set()\n"), done.stdout + done.stderr
-    assert all(name in done.stdout for name in ("build", "docs", "execute", "run ", "train", "evaluate", "predict", "explain", "analyze", "results", "--traceback"))
+    names = ("build", "docs", "execute", "run ", "train", "rate-range", "evaluate", "export", "card", "predict", "explain", "explore", "analyze", "results")
+    assert all(name in done.stdout for name in (*names, "--traceback"))
 
 # %% ../../nbs/workshop/cli.ipynb #c4f687f7
 def test_the_package_can_be_called_as_a_module():

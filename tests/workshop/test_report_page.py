@@ -7,7 +7,9 @@ from resnet_tutorial.workshop.needs import skip_without
 import fnmatch
 import json
 import re
+import tempfile
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +28,18 @@ def test_the_page_contains_figures_and_numbers_and_errors_and_loads_nothing_from
     assert "<td>1.235</td>" in page and "Plots &amp; &lt;more&gt;" in page and "1 of 2 notebooks passed" in page
     assert "ValueError: &lt;b&gt;bad&lt;/b&gt;" in page and "in cell 1 (id cell-1)" in page and "<b>bad" not in page
     assert 'href="00_plot.html"' in page and not re.search(r"(src|href)=.https?:|url\(|@import", page)
+
+# %% ../../nbs/workshop/report_page.ipynb #2c392391
+def test_the_page_links_to_the_explorer_that_the_tour_has_left_and_to_none_otherwise():
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        summary = {"status": "ok", "selected": 1, "started": "2026-01-01T10:00:00", "notebooks": [], "seconds": 1.0}
+        report_page.write_page(summary, out, "mini")
+        assert "explorer" not in (out / "index.html").read_text(encoding="utf-8")
+        (out / "runs").mkdir()
+        (out / report_page.EXPLORER).write_text("<p>", encoding="utf-8")
+        report_page.write_page(summary, out, "mini")
+        assert 'href="runs/explorer.html"' in (out / "index.html").read_text(encoding="utf-8")
 
 # %% ../../nbs/workshop/report_page.ipynb #d003680f
 def test_every_template_that_the_page_needs_can_be_read_and_compiled():
