@@ -31,7 +31,6 @@ from sklearn.metrics import (
     roc_auc_score,
     roc_curve,
 )
-from tqdm import tqdm
 
 from data_prep.errors import ImageError
 from .data import ImageData, Size, decode

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RECIPES', 'RENAMED', 'divide', 'stretch', 'read_override', 'read_overrides', 'find_place', 'set_at', 'override',
-           'renamed', 'recipe_paths', 'find_recipe', 'read_recipe', 'load_recipe', 'check_recipe', 'differences']
+           'recipes_folder', 'renamed', 'recipe_paths', 'find_recipe', 'read_recipe', 'load_recipe', 'check_recipe',
+           'differences']
 
 # %% ../../nbs/engine/recipe_files.ipynb #abf29fad
 from collections.abc import Iterable, Mapping
@@ -116,7 +117,19 @@ def override(values: dict, changes: dict[str, Any], places: dict[tuple, str]) ->
             places[place] = "override"
 
 # %% ../../nbs/engine/recipe_files.ipynb #22d0097f
-RECIPES = Path(resnet_tutorial.__file__).parent.parent / "recipes"
+def recipes_folder(
+    package: str | Path,  # the folder of the installed or checked out library
+) -> Path:
+    "Find our recipes: inside an installed package, or beside the package in a checkout; FileNotFoundError if there are none."
+    inside, beside = Path(package, "recipes"), Path(package).parent / "recipes"
+    if inside.is_dir():
+        return inside
+    if (beside.parent / "settings.ini").is_file() and beside.is_dir():  # site-packages may hold somebody else's recipes/
+        return beside
+    raise FileNotFoundError(f"no recipes in {inside} or, as in a checkout, in {beside}: install resnet_tutorial again")
+
+# %% ../../nbs/engine/recipe_files.ipynb #694c9648
+RECIPES = recipes_folder(Path(resnet_tutorial.__file__).parent)
 RENAMED = {  # name in version 0.1 -> the file's path in recipes/ now
     "cats_vs_dogs_001_resnet50": "sources/cats_and_dogs_resnet50",
     "cats_vs_dogs_001_resnet101": "sources/cats_and_dogs_resnet101",
@@ -136,7 +149,7 @@ RENAMED = {  # name in version 0.1 -> the file's path in recipes/ now
     "unet_study_params": "parameters/unet_study",
 }
 
-
+# %% ../../nbs/engine/recipe_files.ipynb #43b9e19f
 def renamed(name: str | Path) -> str:
     "The new path of a file that had this name or path in version 0.1: recipes/sources/x.yaml; empty if not renamed."
     stem, dot, ending = Path(name).name.partition(".")

@@ -28,7 +28,6 @@ from ..engine.names import printable
 # %% ../../nbs/workshop/cli.ipynb #59ba3ad4
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -548,7 +547,7 @@ def _install_hint(module: str) -> str:
         return "`pip install 'resnet_tutorial[docs]'` installs what the site needs"
     return "`pip install 'resnet_tutorial[notebooks]'` installs what building and executing notebooks need"
 
-
+# %% ../../nbs/workshop/cli.ipynb #7d72e223
 def main() -> None:
     "The entry point of `resnet-tutorial` and of `python -m resnet_tutorial`."
     from resnet_tutorial.engine.systems import print_any_text

@@ -14,8 +14,8 @@ from pathlib import Path
 from ..engine.paths import find_root
 
 # %% ../../nbs/workshop/needs.ipynb #37768c86
-PEERS = ("captum", "distributed", "onnx", "onnxruntime", "onnxscript", "playwright", "pytorch_grad_cam", "setuptools", "skimage",
-         "tensorboard", "timm", "torchcam")
+PEERS = ("build", "captum", "distributed", "onnx", "onnxruntime", "onnxscript", "playwright", "pytorch_grad_cam", "setuptools",
+         "skimage", "tensorboard", "timm", "torchcam")
 PROGRAMS = {"bash": ("bash",), "chromium": ("chromium", "chromium-browser", "google-chrome")}
 
 

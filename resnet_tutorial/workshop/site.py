@@ -8,7 +8,6 @@ __all__ = ['site_options', 'file_of_page', 'setup', 'SiteError', 'SiteBuild', 'b
 # %% ../../nbs/workshop/site.ipynb #b6b12009
 import importlib.resources
 import re
-import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ def _theme_options(settings: dict) -> dict:
         "collapse_navigation": True,  # side bars of 250 entries would be a third of the site
     }
 
-
+# %% ../../nbs/workshop/site.ipynb #e175555f
 def _reading_options() -> dict:
     "Return how notebooks and Markdown are read."
     return {
@@ -55,19 +54,10 @@ def _reading_options() -> dict:
     }
 
 # %% ../../nbs/workshop/site.ipynb #53b25304
-def site_options(root: Path, language: str = "en") -> dict:
-    "Return the whole configuration of Sphinx for a repository."
-    settings = read_settings(root)
+def _page_options(settings: dict) -> dict:
+    "Return how pages look, and where their files come from."
     files = importlib.resources.files("resnet_tutorial.workshop") / "templates" / "site"
-    return _reading_options() | {
-        "project": settings["title"],
-        "author": settings["author"],
-        "copyright": settings.get("copyright", settings["author"]),
-        "version": settings["version"],
-        "release": settings["version"],
-        "language": language,
-        "extensions": ["myst_nb", "resnet_tutorial.workshop.site"],
-        "exclude_patterns": ["results/**/*.md"],
+    return {
         "html_theme": "sphinx_book_theme",
         "html_theme_options": _theme_options(settings),
         "html_title": settings["title"],
@@ -79,6 +69,12 @@ def site_options(root: Path, language: str = "en") -> dict:
         "html_show_sphinx": False,
         "mathjax_path": "mathjax/tex-svg.js",
         "mathjax3_config": {"svg": {"fontCache": "local"}, "options": {"enableMenu": False}},
+    }
+
+# %% ../../nbs/workshop/site.ipynb #4f4a92ab
+def _other_builders(root: Path, settings: dict) -> dict:
+    "Return the options of the link check and of translations."
+    return {
         "linkcheck_ignore": [re.escape(settings["git_url"]) + ".*", r"https://colab\.research\.google\.com/.*"],
         "linkcheck_anchors": False,
         "linkcheck_timeout": 30,
@@ -86,6 +82,21 @@ def site_options(root: Path, language: str = "en") -> dict:
         "locale_dirs": [str(root / settings["nbs_path"] / "locale")],
         "gettext_compact": False,
         "gettext_uuid": False,
+    }
+
+# %% ../../nbs/workshop/site.ipynb #62cf94c4
+def site_options(root: Path, language: str = "en") -> dict:
+    "Return the whole configuration of Sphinx for a repository."
+    settings = read_settings(root)
+    return _reading_options() | _page_options(settings) | _other_builders(root, settings) | {
+        "project": settings["title"],
+        "author": settings["author"],
+        "copyright": settings.get("copyright", settings["author"]),
+        "version": settings["version"],
+        "release": settings["version"],
+        "language": language,
+        "extensions": ["myst_nb", "resnet_tutorial.workshop.site"],
+        "exclude_patterns": ["results/**/*.md"],
     }
 
 # %% ../../nbs/workshop/site.ipynb #0e69d045
@@ -113,7 +124,7 @@ def _right_buttons(buttons: list, page: str, suffix: str) -> list:
             kept.append(button)
     return kept
 
-
+# %% ../../nbs/workshop/site.ipynb #7dc25613
 def _correct_page(app, pagename: str, templatename: str, context: dict, doctree) -> None:
     "Correct the buttons of a page just before it is written."
     context["header_buttons"] = _right_buttons(context.get("header_buttons", []), pagename, context.get("page_source_suffix") or "")
@@ -147,7 +158,22 @@ def _remove_old_pages(folder: Path, names: set[str]) -> None:
         if name not in keep and not name.startswith("_"):
             path.unlink()
 
+# %% ../../nbs/workshop/site.ipynb #e863331b
+def _run_sphinx(out: Path, target: Path, builder: str, options: dict, strict: bool):
+    "Run Sphinx on the source in `out`; return its application."
+    from sphinx.application import Sphinx
+    from sphinx.util.console import color_terminal, nocolor
+    from sphinx.util.docutils import docutils_namespace, patch_docutils
 
+    if not color_terminal():
+        nocolor()
+    memory = out / f"doctrees-{options['language']}"
+    with patch_docutils(), docutils_namespace():  # else a second build in this process warns that its nodes are known
+        app = Sphinx(out / "source", None, target, memory, builder, options, sys.stderr, sys.stderr, warningiserror=strict)
+        app.build()
+    return app
+
+# %% ../../nbs/workshop/site.ipynb #096e76fb
 def build_site(
     root: str | Path | None = None,  # the repository; None: the one around the current folder
     out: str | Path | None = None,  # a folder for source, memory and pages; None: _site/ in the repository
@@ -156,20 +182,11 @@ def build_site(
     strict: bool = True,  # warnings are an error
 ) -> SiteBuild:
     "Build the site; SiteError if Sphinx warns, or if a link is dead."
-    from sphinx.application import Sphinx
-    from sphinx.util.console import color_terminal, nocolor
-    from sphinx.util.docutils import docutils_namespace, patch_docutils
-
-    if not color_terminal():
-        nocolor()
     root = find_root() if root is None else Path(root).resolve()
     out, start = Path(out or root / "_site").resolve(), time.monotonic()
     write_site_source(site_files(root), out / "source")
     target = out / (builder if language == "en" else f"{builder}/{language}")
-    with patch_docutils(), docutils_namespace():  # else a second build in this process warns that its nodes are known
-        app = Sphinx(out / "source", None, target, out / f"doctrees-{language}", builder, site_options(root, language), sys.stderr, sys.stderr,
-                     warningiserror=strict)
-        app.build()
+    app = _run_sphinx(out, target, builder, site_options(root, language), strict)
     if app.statuscode:
         raise SiteError(f"Sphinx reported problems with the site (see above); its files are in {target}")
     _remove_old_pages(target, set(app.env.found_docs))

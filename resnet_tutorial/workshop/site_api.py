@@ -69,7 +69,7 @@ def _function(node: ast.FunctionDef, comments: dict, method: bool = False) -> Sy
     signature = returns.removeprefix(" -> ") if kind == "property" else f"({ast.unparse(given)}){returns}"
     return Symbol(node.name, kind, signature, ast.get_docstring(node) or "", fields, said)
 
-
+# %% ../../nbs/workshop/site_api.ipynb #077c8e57
 def _class(node: ast.ClassDef, comments: dict) -> Symbol:
     "Read a class: its attributes with comments, how it is made, and its public methods."
     bases = f" Base: {', '.join(f'`{ast.unparse(base)}`' for base in node.bases)}." if node.bases else ""
@@ -152,7 +152,7 @@ def _entry(symbol: Symbol, fence: str) -> list[str]:
         lines += ["", *_entry(member, fence[:-1])]
     return [*lines, fence, ""]
 
-
+# %% ../../nbs/workshop/site_api.ipynb #62bae698
 def api_page(
     path: Path,  # the module's file
     name: str,  # with dots: `resnet_tutorial.engine.recipes`

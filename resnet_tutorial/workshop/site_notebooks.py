@@ -26,7 +26,7 @@ class SitePlaces:
     branch: str
     files: set[str] = field(default_factory=set)  # images to copy, as paths from the root; grows as links are read
 
-
+# %% ../../nbs/workshop/site_notebooks.ipynb #936f2456
 def link_on_site(
     target: str,  # of a link or an image
     here: str,  # the file with the link, as a path from the root
@@ -114,7 +114,7 @@ def _site_text(cell: dict, here: str, places: SitePlaces) -> dict:
     source = re.sub(BADGE.pattern + r"\n*", "", source_of(cell))
     return cell | {"metadata": {}, "source": settle_targets(source, here, places)}
 
-
+# %% ../../nbs/workshop/site_notebooks.ipynb #c1d08df7
 def site_cells(
     cells: list[dict],  # of a notebook, as in its JSON
     here: str,  # the notebook, as a path from the root

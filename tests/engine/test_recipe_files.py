@@ -30,6 +30,22 @@ def loaded(text, name="r.yaml", **options):
         path.write_text(text, encoding="utf-8")
         return load_recipe(path, **options)
 
+# %% ../../nbs/engine/recipe_files.ipynb #ce84aade
+def test_recipes_are_found_in_a_wheel_and_in_a_checkout_and_never_in_a_stranger_s_folder():
+    import tempfile
+    from resnet_tutorial.engine.recipe_files import recipes_folder
+
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder, "resnet_tutorial")
+        package.mkdir()
+        Path(folder, "recipes").mkdir()
+        with pytest.raises(FileNotFoundError, match="no recipes in .*: install resnet_tutorial again"):
+            recipes_folder(package)
+        Path(folder, "settings.ini").touch()
+        assert recipes_folder(package) == Path(folder, "recipes")
+        (package / "recipes").mkdir()
+        assert recipes_folder(package) == package / "recipes"
+
 # %% ../../nbs/engine/recipe_files.ipynb #33b6c0a1
 def test_a_name_cannot_lead_out_of_the_recipes_folder_or_to_a_pipe():
     import os

@@ -288,7 +288,14 @@ def test_the_help_lists_the_subcommands_and_imports_neither_torch_nor_nbdev():
     done = python(code)
     assert done.returncode == 0 and done.stdout.endswith("set()\n"), done.stdout + done.stderr
     names = ("build", "docs", "execute", "run ", "train", "rate-range", "evaluate", "export", "card", "predict", "explain", "explore", "analyze", "results")
-    assert all(name in done.stdout for name in (*names, "--traceback"))
+    assert all(name in done.stdout for name in (*names, "--traceback", "--install-completion"))
+
+# %% ../../nbs/workshop/cli.ipynb #02dbc53b
+def test_a_shell_completes_subcommands_and_options():
+    for line, expected in (("resnet-tutorial ex", {"execute", "explain"}), ("resnet-tutorial docs --l", {"--links"})):
+        words = {"_RESNET_TUTORIAL_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+        code = f"import os, sys; os.environ.update({words!r}); sys.argv = ['resnet-tutorial']\nfrom resnet_tutorial.workshop.cli import main\nmain()"
+        assert set(python(code).stdout.split()) == expected, line
 
 # %% ../../nbs/workshop/cli.ipynb #c4f687f7
 def test_the_package_can_be_called_as_a_module():

@@ -4,7 +4,7 @@
 import json
 
 from resnet_tutorial.workshop.mini_repository import PLOT_CELL
-from resnet_tutorial.workshop.site_notebooks import SitePlaces, directives_of, link_on_site, settle_targets, site_cells
+from resnet_tutorial.workshop.site_notebooks import SitePlaces, link_on_site, settle_targets, site_cells
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 PLACES = SitePlaces({"nbs/08_cam.ipynb": "08_cam.ipynb", "RESULTS.md": "results.md"}, "https://mini.example/git", "main")

@@ -86,10 +86,10 @@ def test_a_resumed_sweep_does_what_is_not_done_and_retries_what_failed_on_reques
 
 # %% ../../nbs/workshop/sweep.ipynb #054956ad
 @contextlib.contextmanager
-def dask(*arguments, environment=None):
-    "Start a dask process; it and its children are killed at the end."
+def dask(*arguments, environment=None, cwd=None):
+    "Start a dask process, which imports from its folder first; it and its children are killed at the end."
     command, env = [sys.executable, "-W", "ignore", "-m", "dask", *map(str, arguments)], {**same_imports(), **(environment or {})}
-    process = psutil.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = psutil.Popen(command, env=env, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield process
     finally:
@@ -111,7 +111,7 @@ def scheduler(home):
 
 def worker(file, home, **options):
     "Start a worker process with one thread under a nanny, which starts it again if it is killed."
-    return dask("worker", "--scheduler-file", file, "--nthreads", 1, "--no-dashboard", "--local-directory", home, **options)
+    return dask("worker", "--scheduler-file", file, "--nthreads", 1, "--no-dashboard", "--local-directory", home, cwd=home, **options)
 
 
 def wait_until(condition, seconds=600):

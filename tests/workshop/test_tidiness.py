@@ -121,12 +121,14 @@ def test_the_citation_names_the_version_of_the_package():
 
     import resnet_tutorial
 
+    from resnet_tutorial.workshop.selection import read_settings
+
     citation = yaml.safe_load((find_root() / "CITATION.cff").read_text(encoding="utf-8"))
-    assert citation["version"] == resnet_tutorial.__version__
+    assert citation["version"] == resnet_tutorial.__version__ == read_settings(find_root())["version"]
 
 # %% ../../nbs/workshop/tidiness.ipynb #9f05f2b5
 @skip_without("checkout")
-def test_every_action_of_a_workflow_is_pinned_to_a_commit_and_may_only_read():
+def test_every_action_of_a_workflow_is_pinned_to_a_commit_and_may_only_read_or_publish():
     import re
 
     import yaml
@@ -136,3 +138,7 @@ def test_every_action_of_a_workflow_is_pinned_to_a_commit_and_may_only_read():
         used = [step["uses"] for job in workflow["jobs"].values() for step in job["steps"] if "uses" in step]
         assert workflow["permissions"] == {"contents": "read"}, file.name
         assert used and all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", name) for name in used), file.name
+        for name, job in workflow["jobs"].items():  # a job that may publish does nothing else
+            more = job.get("permissions", {}).items()
+            assert more <= {"pages": "write", "id-token": "write"}.items(), f"{file.name}, {name}"
+            assert not (more and any("run" in step or "checkout" in step["uses"] for step in job["steps"])), f"{file.name}, {name}"
