@@ -34,7 +34,9 @@ def perturbation_curve(
 ) -> torch.Tensor:              # (..., B, steps + 1): the target's probability, first with no pixel changed
     "Probability of the target while pixels go, or come, in the order of the map (Petsiuk et al. 2018, sec. 3.3)."
     _check_maps(images, maps)
-    ranks = maps.flatten(-2).argsort(dim=-1, descending=True, stable=True).argsort(dim=-1).view(-1, *maps.shape[-3:])  # 0: most important
+    order = maps.flatten(-2).argsort(dim=-1, descending=True, stable=True)
+    places = torch.arange(order.shape[-1], device=order.device).expand_as(order)
+    ranks = torch.empty_like(order).scatter_(-1, order, places).view(-1, *maps.shape[-3:])  # 0: most important
 
     def answer(missing):
         return model(replace_pixels(images, missing, fill)).softmax(1).gather(1, target[:, None])[:, 0]
