@@ -56,7 +56,7 @@ def _reading_options() -> dict:
 # %% ../../nbs/workshop/site.ipynb #53b25304
 def _page_options(settings: dict) -> dict:
     "Return how pages look, and where their files come from."
-    files = importlib.resources.files("resnet_tutorial.workshop") / "templates" / "site"
+    files = importlib.resources.files("resnet_tutorial.workshop") / "static"
     return {
         "html_theme": "sphinx_book_theme",
         "html_theme_options": _theme_options(settings),

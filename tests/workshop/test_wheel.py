@@ -45,7 +45,8 @@ def test_the_wheel_prepares_data_trains_and_explains_in_an_empty_folder():
         with tarfile.open(source) as archive:
             sources = {name.partition("/")[2] for name in archive.getnames()}
         seconds = try_wheel(install_wheel(built, Path(folder) / "environment", borrow=True), work)
-        assert {"resnet_tutorial/py.typed", "data_prep/py.typed", "resnet_tutorial/workshop/templates/card.html.j2"} <= names
+        assert {"resnet_tutorial/py.typed", "data_prep/py.typed", "resnet_tutorial/workshop/templates/card.html.j2", "resnet_tutorial/workshop/static/site.css",
+                "resnet_tutorial/workshop/static/mathjax/tex-svg.js"} <= names
         assert built.stat().st_size < 2_000_000 and not any(name.startswith(("nbs/", "tests/")) for name in names)
     for file in (find_root() / "recipes").rglob("*.*"):
         name = file.relative_to(find_root()).as_posix()
