@@ -23,10 +23,13 @@ from data_prep.images import LARGE, decoded
 from .cam import cam_maps, normalize, overlay, save_cam_results, upsample
 from .depth import map_area
 from .evaluation import predict_files, read_pictures, save_figure
-from .feature_maps import feature_maps, pick_layers
+from .feature_maps import feature_maps, is_residual_block, pick_layers
+from .engine.any_model import choose_layers
+from .engine.faithful_maps import faithfulness_line, faithfulness_scores
 from .engine.geometry import Placement
 from .engine.image_sources import LazyImages, ZippedImage, image_at
 from .engine.name_tables import write_names_csv
+from .engine.named_models import NamedModel, class_index
 from .engine.names import label_text
 from .engine.systems import as_stored
 from .grad_cam import METHODS, CAMs, grad_cam_batches, guided_backprop
@@ -63,6 +66,7 @@ class Explanation:
     cams: CAMs  # raw maps of the explained class, layer -> (N, h, w), on the CPU
     method: str
     skipped: list[tuple[str, str]] = field(default_factory=list)  # path and reason of each file that is not a usable image
+    faithfulness: pd.DataFrame | None = None  # of the last layer's map of each image (engine.faithful_maps); None: not asked for
 
     def peaks(self) -> pd.DataFrame:  # path, predicted, confidence, layer, peak_x, peak_y, area, box_x0 ... box_y1: one row per image and layer
         """Where each map is highest, and the box round its largest region above BOX_THRESHOLD of the maximum, in pixels of the file
@@ -79,6 +83,11 @@ class Explanation:
                 rows.append(about | {"area": map_area(cam[None]).item()} | dict(zip(BOX_COLUMNS, box, strict=True)))
         return pd.DataFrame(rows)
 
+    def table(self) -> pd.DataFrame:
+        "`peaks`, with the scores of faithfulness in the rows of the maps that have them."
+        peaks = self.peaks()
+        return peaks if self.faithfulness is None else peaks.merge(self.faithfulness, "left", ["path", "layer"])
+
     def figure(self, i: int) -> Figure:
         "The image and the map of each layer over it, the earliest on the left."
         image, answer, place = full_picture(self.files[i]), self.answers.iloc[i], place_in(self.run, self.files[i])
@@ -92,6 +101,8 @@ class Explanation:
             axis.set_title(label_text(title), fontsize=11)
             axis.set_axis_off()
         figure.suptitle(label_text(f"{self.files[i].name}: {self.method} of {target}", 100), fontsize=11)
+        if self.faithfulness is not None:
+            figure.supxlabel(label_text(faithfulness_line(self.faithfulness.iloc[i]), None), fontsize=10)
         return figure
 
     def save(self, folder: str | Path) -> list[Path]:  # one strip per image, and explanations.csv
@@ -102,11 +113,11 @@ class Explanation:
             files.append(folder / f"{name}_layers.png")
             save_figure(self.figure(i), files[-1])
         files.append(folder / "explanations.csv")
-        write_names_csv(self.peaks(), files[-1])
+        write_names_csv(self.table(), files[-1])
         return files
 
 # %% ../nbs/13_your_own_images.ipynb #442de339
-def place_in(run: Run, file: str | Path) -> Placement:
+def place_in(run: Run | NamedModel, file: str | Path) -> Placement:
     "Which part of a photograph the network sees, and where."
     with decoded(file) as image:
         return run.view.place(image)
@@ -153,32 +164,46 @@ def unique_names(files: list[Path], limit: int = 150) -> list[str]:
         names[i] = name
     return names
 
+# %% ../nbs/13_your_own_images.ipynb #e2f5a5f9
+def _some_layers(run, image, target):
+    "Of the blocks that have a map at this size, six: the last blocks of small images have a single position."
+    x = run.normalization(image.to(run.runtime.device))
+    if any(map(is_residual_block, run.model.modules())):
+        return pick_layers(feature_maps(run.model, x))
+    return choose_layers(run.model, x, target)
+
+
+def _scores(found, images):
+    "The faithfulness of the last layer's map of each image."
+    layer, last = list(found.cams.maps.items())[-1]
+    about = pd.DataFrame({"path": [file.as_posix() for file in found.files], "layer": layer})
+    return about.join(faithfulness_scores(found.run, images, last, found.cams.target))
+
 # %% ../nbs/13_your_own_images.ipynb #54676e66
 def explain(
-    run: Run,
+    run: Run | NamedModel,  # a finished run, or a published network (engine.named_models.named_model)
     places: Iterable[str | Path],  # image files, folders, patterns or zip archives
     layers: list[str] | None = None,  # names, wildcards allowed; None: six blocks, first to last
     method: str = "grad_cam",  # a key of grad_cam.METHODS; those that explain the image as a whole take no layers
     target: str | None = None,  # the class whose evidence is shown; None: the predicted one
     strict: bool = False,  # refuse everything if a single file is not a usable image
+    faithfulness: bool = True,  # score the last layer's map by deletion and insertion, beside blind maps
 ) -> Explanation:
     """Answers for new images, and maps of several layers that show where they come from.
 
     Files that are not usable images are left out: a warning lists them, and `skipped` has their paths and reasons."""
-    if target is not None and target not in run.class_names:
-        raise ValueError(f"class {target!r} is not one of {run.class_names}")
+    asked = None if target is None else class_index(run.class_names, target)
     answers = predict_files(run, places, strict=strict)
     files = [image_at(path) for path in answers.path]
-    if target is None:
-        classes = torch.tensor([run.class_names.index(name) for name in answers.predicted])
-    else:
-        classes = torch.full((len(files),), run.class_names.index(target))
+    classes = torch.tensor([run.class_names.index(name) if asked is None else asked for name in answers.predicted])
     images = LazyImages(files, run.view)
-    whole = method in METHODS and not METHODS[method].per_layer
-    if not layers and not whole:  # of the blocks that have a map at this size: the last ones of small images have a single position
-        layers = pick_layers(feature_maps(run.model, run.normalization(images[:1].to(run.runtime.device))))
-    cams = grad_cam_batches(run.model, images, run.normalization, classes, layers or None, method)
-    return Explanation(run, files, answers, cams, method, answers.attrs["skipped"])
+    if not layers and not (method in METHODS and not METHODS[method].per_layer):
+        layers = _some_layers(run, images[:1], classes[:1])
+    reshape = None if any(map(is_residual_block, run.model.modules())) else "auto"  # tokens and channels last, where they can be read
+    cams = grad_cam_batches(run.model, images, run.normalization, classes, layers or None, method, reshape=reshape)
+    found = Explanation(run, files, answers, cams, method, answers.attrs["skipped"])
+    found.faithfulness = _scores(found, images) if faithfulness else None
+    return found
 
 # %% ../nbs/13_your_own_images.ipynb #61821d4b
 def check_drawing(

@@ -84,6 +84,47 @@ def test_an_explanation_has_one_strip_per_image_and_a_table_in_pixels_of_the_fil
         assert found.answers.equals(predict_files(small_run, [place]))
 
 # %% ../nbs/13_your_own_images.ipynb #0847c494
+def test_a_published_network_explains_a_part_of_each_image_with_its_scores_in_the_table_and_the_switch_leaves_them_out():
+    from safetensors.torch import save_file
+    from torchvision.models import get_model
+
+    from resnet_tutorial.engine.named_models import named_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "a.png"
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)).save(file)
+        for name in ("resnet18", "mobilenet_v3_small"):
+            save_file(get_model(name, weights=None).state_dict(), f"{folder}/w.safetensors")
+            named = named_model(name, f"{folder}/w.safetensors")
+            found = explain(named, [file], target="tabby")
+            assert found.cams.target.tolist() == [281] and 1 < len(found.cams.maps) <= 6
+            found.save(f"{folder}/out")
+            rows = read_names_csv(f"{folder}/out/explanations.csv")
+            left, _, right, _ = named.view.seen(90, 60)
+            assert 10 < left < right < 80 and rows.peak_x.dropna().between(left - 1, right).all()
+            assert rows.deletion.notna().tolist() == [False] * (len(rows) - 1) + [True] and rows.insertion_centred.iloc[-1] <= 1
+        assert explain(named, [file], faithfulness=False).faithfulness is None
+
+# %% ../nbs/13_your_own_images.ipynb #c1a80635
+def test_the_first_example_of_the_readme_goes_from_a_file_to_a_saved_overlay_in_at_most_eight_lines():
+    from unittest.mock import patch
+
+    from torchvision.models import get_model
+
+    from data_prep.drawn import draw
+    from resnet_tutorial.engine.paths import find_root
+
+    example = (find_root() / "README.md").read_text(encoding="utf-8").split("## As a library")[1].split("```python\n")[1].split("```")[0]
+    assert len(example.strip().splitlines()) <= 8 and "resnet50" in example
+    with tempfile.TemporaryDirectory() as folder:
+        photo, state = Path(folder) / "photo.jpg", get_model("resnet18", weights=None).state_dict()
+        Image.fromarray(next(draw("embedded_pets", 1, seed=1, size=120)).image).save(photo)
+        small = example.replace("resnet50", "resnet18").replace('"photo.jpg"', repr(str(photo))).replace('"explained"', repr(f"{folder}/explained"))
+        with patch("torchvision.models._api.load_state_dict_from_url", lambda *args, **options: state):
+            exec(small, {})
+        assert sorted(file.name for file in Path(f"{folder}/explained").iterdir()) == ["explanations.csv", "photo_layers.png"]
+
+# %% ../nbs/13_your_own_images.ipynb #1a18708b
 def test_the_map_is_that_of_the_requested_class():
     with tempfile.TemporaryDirectory() as folder:
         small_run, place = asked(folder)

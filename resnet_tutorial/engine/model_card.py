@@ -48,15 +48,23 @@ def data_section(data: ImageData, data_sha256: str) -> str:
     return f"## Data\n\n{_facts_table(facts)}\n\n{markdown(shown)}"
 
 # %% ../../nbs/engine/model_card.ipynb #0d1b9abf
+def _input_words(run: Run) -> str:
+    "What the network expects of an image."
+    view, normal = run.view, run.normalization
+    ways = [f"{view.height} x {view.width} pixels (height x width)", "black borders left out" if view.crop_borders else "",
+            "scaled to fit and padded with black" if view.keep_aspect else "resized without keeping the aspect ratio",
+            "grayscale" if run.recipe.grayscale else "RGB", f"minus mean {_numbers(normal.mean)}, divided by std {_numbers(normal.std)}"]
+    return ", ".join(filter(None, ways))
+
+
 def training_section(run: Run, machine: dict) -> str:  # machine: environment.json
     "The network, how it was trained, on what machine and for how long."
     recipe, history, timing = run.recipe, run.history.to_dict("records"), read_table(run.folder, "timing.csv")
-    mean, std = _numbers(run.normalization.mean), _numbers(run.normalization.std)
     phases = "; ".join(f"{p.name}: {getattr(p, recipe.unit)} {recipe.unit}, {', '.join(p.train)}" for p in recipe.phases)
     weights = recipe.class_weights if isinstance(recipe.class_weights, str) else ", ".join(map(str, recipe.class_weights))
     told = {
         "network": recipe.model, "parameters": f"{sum(p.numel() for p in run.model.parameters()):,}", "classes": ", ".join(run.class_names),
-        "input": f"{recipe.image_size} x {recipe.image_size} pixels, {'grayscale' if recipe.grayscale else 'RGB'}, minus mean {mean}, divided by std {std}",
+        "input": _input_words(run),
         "start": machine.get("started_from"), "optimiser": recipe.optimizer, "largest learning rate": f"{recipe.learning_rate:g}", "schedule": recipe.schedule,
         "batch size": recipe.batch_size * recipe.accumulate * machine.get("processes", 1), "budget": f"{recipe.budget} {recipe.unit}", "phases": phases,
         "augmentation": recipe.augment, "mixup, cutmix": f"{recipe.mixup:g}, {recipe.cutmix:g}" if recipe.mixup or recipe.cutmix else "",

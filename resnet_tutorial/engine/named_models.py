@@ -16,26 +16,42 @@ import torch
 from PIL import Image
 from torch import nn
 
-from data_prep.images import decoded
 from ..data import Normalization
+from .geometry import Placement, View
 from .names import did_you_mean
 from .runtime import Runtime, choose_runtime
 from .weights import load_weights, read_weights
 
 # %% ../../nbs/engine/named_models.ipynb #2d546f18
 @dataclass(frozen=True)
-class Preparation:
-    "The resizing and cropping steps of a published network, in order."
-    steps: tuple  # torchvision.transforms.Resize and CenterCrop
+class Preparation(View):
+    "The resizing and cropping steps of a published network, in order; made with `Preparation.of`."
+    steps: tuple = ()  # torchvision.transforms.Resize and CenterCrop
 
-    def __call__(self, file: str | Path) -> np.ndarray:  # (H, W, 3) uint8
-        "Read a file as the network wants it; `ImageError` if it is not a usable image."
-        with decoded(file) as image:
-            for step in self.steps:
-                image = step(image)
-            return np.array(image)
+    @classmethod
+    def of(cls, *steps) -> "Preparation":
+        "The preparation that takes these steps; how large its images are shows with a small one."
+        image = Image.new("RGB", (8, 8))
+        for step in steps:
+            image = step(image)
+        return cls(image.height, image.width, steps=tuple(steps))
 
-    def view(self, width: int, height: int) -> tuple[float, float, float, float]:  # left, top, right, bottom
+    @property
+    def squeezes(self) -> bool:
+        "Whether any photograph fills the whole input: no, the edges may be cut off."
+        return False
+
+    def __call__(self, image: Image.Image) -> np.ndarray:  # RGB -> (H, W, 3) uint8
+        "An image as the network wants it."
+        for step in self.steps:
+            image = step(image)
+        return np.array(image)
+
+    def place(self, image: Image.Image) -> Placement:
+        "Which part of an image the network sees; it fills the whole input."
+        return Placement(image.size[::-1], self.seen(*image.size), self.sides, (0, 0, self.width, self.height))
+
+    def seen(self, width: int, height: int) -> tuple[float, float, float, float]:  # left, top, right, bottom
         "The part of a file of this size that the network sees, in its pixels."
         left, top, right, bottom, size = 0.0, 0.0, float(width), float(height), (width, height)
         for step in self.steps:
@@ -68,14 +84,13 @@ def _preparation(steps, name: str) -> Preparation:
         if kind not in ("Resize", "CenterCrop") or kind == "CenterCrop" and not kept:
             raise ValueError(f"the images for {name} are prepared with {kind}({size}); only Resize and then CenterCrop are supported here")
         kept.append(step)
-    return Preparation(tuple(kept))
+    return Preparation.of(*kept)
 
 
 @dataclass(frozen=True)
 class Choices:
     "What code for runs asks a recipe."
     name: str
-    image_size: Preparation
     loss: str = "cross_entropy"
     test_time_flip: bool = False
 
@@ -84,6 +99,7 @@ class Choices:
 class NamedModel:
     "A published network, with what `explain` and `predict_files` ask a run."
     recipe: Choices
+    view: Preparation  # how it sees an image
     model: nn.Module
     class_names: list[str]  # all different; index = label
     normalization: Normalization
@@ -202,16 +218,7 @@ def named_model(
     model, steps, mean, std, names = make(short, weights)
     runtime = choose_runtime(device or "auto", "float32")
     with torch.inference_mode():
-        size = steps(_blank()).shape[:2]
-        count = model.eval()(torch.zeros(1, 3, *size)).shape[-1]
+        count = model.eval()(torch.zeros(1, 3, *steps.sides)).shape[-1]
     names = names if len(names) == count else [f"class {i}" for i in range(count)]
     normalization = Normalization(tuple(map(float, mean)), tuple(map(float, std)))
-    return NamedModel(Choices(short, steps), runtime.to(model).eval(), _different(names), normalization, runtime)
-
-
-def _blank() -> bytes:
-    "A small image file."
-    from io import BytesIO
-
-    Image.new("RGB", (8, 8)).save(file := BytesIO(), format="PNG")
-    return file.getvalue()
+    return NamedModel(Choices(short), steps, runtime.to(model).eval(), _different(names), normalization, runtime)

@@ -387,39 +387,61 @@ def _list_methods(wanted: bool) -> None:
 # %% ../../nbs/workshop/cli.ipynb #c31d010a
 @app.command("explain")
 def explain_command(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
-    pictures: Annotated[list[Path], PICTURES],
+    places: Annotated[list[Path], typer.Argument(metavar="[RUN] IMAGES...", help="A run folder, unless --model is given; then image files, or folders that hold some.")],
+    model: Annotated[str | None, typer.Option(help="A published network in place of a run: torchvision's or timm's name, as in resnet50.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="With --model: a file with its weights; by default the library downloads them.")] = None,
     layers: Annotated[list[str] | None, typer.Option(help="A layer's name, wildcards allowed; may be repeated. None: six blocks.")] = None,
     method: Annotated[str, typer.Option(help="One of those that --methods lists.")] = "grad_cam",
     target: Annotated[str | None, typer.Option("--class", help="The class to look for; by default the predicted one.")] = None,
     guided: Annotated[bool, typer.Option("--guided", help="Also guided backpropagation and Guided Grad-CAM at the last layer shown.")] = False,
-    out: Annotated[Path | None, OUT] = None,
+    faithfulness: Annotated[bool, typer.Option(help="Score the last layer's map by deletion and insertion: 58 forward passes per image.")] = True,
+    out: Annotated[Path | None, typer.Option(help="Where files go; by default new/ in the run folder, or explained_NAME/ here.")] = None,
     checkpoint: Annotated[str, typer.Option(help="best or last; best_val_loss or best_val_accuracy where the recipe keeps it.")] = "best",
     methods: Annotated[bool, typer.Option("--methods", is_eager=True, callback=_list_methods, help="List the methods, and what each needs.")] = False,
     strict: Annotated[bool, STRICT] = False,
     form: Annotated[str, FORMAT] = "csv",
 ) -> None:
-    "Show where in new pictures an answer comes from, layer by layer; explanations.csv has the peaks."
+    "Show where in new pictures an answer comes from, layer by layer; explanations.csv has the peaks, and how faithful each map is."
     from resnet_tutorial.explain import explain, guided_maps
-    from resnet_tutorial.engine.fit import load_run
 
-    trained = load_run(run, checkpoint)
-    folder = out or run / f"new{trained.tag}"
+    trained, pictures, folder = _network_to_explain(places, model, weights, checkpoint, out)
     must_replace(folder / "explanations.csv", ["path", "predicted", "confidence", "layer", "peak_x", "peak_y"])
     must_replace(folder / "skipped.csv", ["path", "reason"])
     must_replace_json(folder / "explanations.json", form)
-    told = explain(trained, pictures, layers, method, target, strict)
+    told = explain(trained, pictures, layers, method, target, strict, faithfulness)
     _save_told(told, guided_maps(told) if guided else None, folder, form)
+
+# %% ../../nbs/workshop/cli.ipynb #0874b8e8
+def _network_to_explain(places: list[Path], model: str | None, weights: Path | None, checkpoint: str, out: Path | None):
+    "The network, the images and the folder that `explain` is asked for."
+    if model is None:
+        from resnet_tutorial.engine.fit import load_run
+
+        if weights is not None:
+            raise ValueError(f"--weights {weights} are those of a published network; name it with --model")
+        if len(places) < 2:
+            raise ValueError(f"{places[0]} is all that is given; expected a run folder and images, or --model NAME and images")
+        trained = load_run(places[0], checkpoint)
+        return trained, places[1:], out or places[0] / f"new{trained.tag}"
+    from resnet_tutorial.engine.named_models import named_model
+
+    if checkpoint != "best":
+        raise ValueError(f"--checkpoint {checkpoint} is for runs; --model {model} takes its weights from the library, or from --weights")
+    found = named_model(model, weights)
+    return found, places, out or Path(f"explained_{found.recipe.name}")
 
 # %% ../../nbs/workshop/cli.ipynb #b1230c8a
 def _save_told(told, guided, folder: Path, form: str) -> None:
     "Write what `explain` found, and guided maps unless they are None, and say what was written."
+    from resnet_tutorial.engine.faithful_maps import faithfulness_line
     from resnet_tutorial.engine.name_tables import read_names_csv
     from resnet_tutorial.explain import save_guided
 
     files = told.save(folder)
     _write_json(read_names_csv(folder / "explanations.csv"), told.skipped, folder / "explanations.json", form)
     _print_answers(told.answers)
+    for row in [] if told.faithfulness is None else told.faithfulness.to_dict("records"):
+        typer.echo(f"{printable(row['path'])}, {row['layer']}: {faithfulness_line(row)}")
     typer.echo(f"{len(files) - 1} strips of {len(told.cams.maps)} layers and explanations.csv kept in {printable(folder)}")
     if guided is not None:
         typer.echo(f"{len(save_guided(told, guided, folder))} strips of guided maps kept there too")

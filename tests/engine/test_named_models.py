@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.models import get_model, get_model_weights
 
+from resnet_tutorial.data import decode
 from resnet_tutorial.engine import named_models
 from resnet_tutorial.engine.named_models import Preparation, class_index, named_model
 
@@ -36,14 +37,14 @@ def test_images_are_prepared_exactly_as_torchvision_and_timm_prepare_them():
         for name in ("resnet18", "mobilenet_v3_small"):
             found = named_model(name, weights_file(folder, name))
             expected = get_model_weights(name).DEFAULT.transforms()(Image.open(file).convert("RGB"))
-            x = found.normalization(torch.from_numpy(found.recipe.image_size(file)).permute(2, 0, 1)[None])
+            x = found.normalization(torch.from_numpy(decode(file, found.view)).permute(2, 0, 1)[None])
             torch.testing.assert_close(x[0], expected, rtol=1e-5, atol=1e-5)
         timm = pytest.importorskip("timm")
         model = timm.create_model("test_vit")
         torch.save(model.state_dict(), f"{folder}/vit.pth")
         found = named_model("timm/test_vit", f"{folder}/vit.pth")
         transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model), is_training=False)
-        x = found.normalization(torch.from_numpy(found.recipe.image_size(file)).permute(2, 0, 1)[None])
+        x = found.normalization(torch.from_numpy(decode(file, found.view)).permute(2, 0, 1)[None])
         torch.testing.assert_close(x[0], transform(Image.open(file).convert("RGB")), rtol=1e-5, atol=1e-5)
         assert len(set(found.class_names)) == len(found.class_names) == 1000
 
@@ -51,17 +52,17 @@ def test_images_are_prepared_exactly_as_torchvision_and_timm_prepare_them():
 def test_the_view_is_the_part_of_the_file_that_is_left_after_resizing_and_cropping():
     from torchvision.transforms import CenterCrop, Resize
 
-    steps = Preparation((Resize(256), CenterCrop(224)))
-    assert steps.view(256, 256) == (16, 16, 240, 240) and steps.view(512, 512) == (32, 32, 480, 480)
-    left, top, right, bottom = steps.view(1024, 512)
+    steps = Preparation.of(Resize(256), CenterCrop(224))
+    assert steps.seen(256, 256) == (16, 16, 240, 240) and steps.seen(512, 512) == (32, 32, 480, 480)
+    left, top, right, bottom = steps.seen(1024, 512)
     assert (left, right, top, bottom) == (288, 736, 32, 480)
-    assert Preparation((Resize((100, 100)),)).view(300, 50) == (0, 0, 300, 50)
+    assert Preparation.of(Resize((100, 100))).seen(300, 50) == (0, 0, 300, 50)
     with tempfile.TemporaryDirectory() as folder:  # a line of white pixels comes out where the view says
         pixels = np.zeros((300, 500, 3), np.uint8)
         pixels[:, 150:160] = 255
         Image.fromarray(pixels).save(f"{folder}/a.png")
-        seen = steps(f"{folder}/a.png")[..., 0].astype(float).sum(0)
-        left, _, right, _ = steps.view(500, 300)
+        seen = steps(Image.open(f"{folder}/a.png"))[..., 0].astype(float).sum(0)
+        left, _, right, _ = steps.seen(500, 300)
         assert abs((seen * (np.arange(224) + 0.5)).sum() / seen.sum() - (155 - left) / (right - left) * 224) < 0.5
 
 # %% ../../nbs/engine/named_models.ipynb #c56c026f

@@ -53,7 +53,7 @@ def test_onnx_runtime_gives_the_logits_and_the_maps_of_several_networks_for_any_
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.running_mean.normal_(0, 0.1)
                 module.running_var.uniform_(0.5, 1.5)
-        session = onnxruntime.InferenceSession(exporting.onnx_bytes(ExportedNetwork(net, True), size, {}), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(exporting.onnx_bytes(ExportedNetwork(net, True), (size, size), {}), providers=["CPUExecutionProvider"])
         for count in (1, 5):
             images = torch.randn(count, 3, size, size)
             logits, features, cams = session.run(["logits", "features", "cams"], {"images": images.numpy()})
@@ -78,7 +78,7 @@ def test_an_exported_run_says_how_to_use_it_and_names_no_path_of_this_machine_an
         assert b"site-packages" not in file.read_bytes() and b"onnx_export.py" not in file.read_bytes()
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
         told = session.get_modelmeta().custom_metadata_map
-        assert json.loads(told["class_names"]) == run.class_names and json.loads(told["image_size"]) == 32 and json.loads(told["grayscale"]) is True
+        assert json.loads(told["class_names"]) == run.class_names and json.loads(told["image_size"]) == [32, 32] and json.loads(told["grayscale"]) is True
         assert tuple(json.loads(told["mean"])) == run.normalization.mean and tuple(json.loads(told["std"])) == run.normalization.std
         assert told["probabilities"].startswith("sigmoid") and "without keeping the aspect ratio" in told["geometry"] and json.loads(told["epoch"]) == 1
         assert [output.name for output in session.get_outputs()] == ["logits"] and session.get_inputs()[0].shape == ["batch", 3, 32, 32]
@@ -94,7 +94,22 @@ def test_an_exported_run_says_how_to_use_it_and_names_no_path_of_this_machine_an
                 exporting.export_onnx(run, f"{folder}/no.onnx", tolerance=0)
         assert not Path(f"{folder}/no.onnx").exists()
 
+# %% ../../nbs/engine/onnx_export.ipynb #60fede03
+@pytest.mark.slow
+@skip_without("onnx", "onnxruntime", "onnxscript")
+def test_a_network_of_unequal_sides_that_pads_says_so_and_a_program_that_only_squeezes_is_told():
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = export_onnx(exported_run(folder, image_size=[24, 32], keep_aspect=True), with_features=True)
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        told = session.get_modelmeta().custom_metadata_map
+        assert session.get_inputs()[0].shape == ["batch", 3, 24, 32] and json.loads(told["image_size"]) == [24, 32]
+        assert "padded with black" in told["geometry"] and json.loads(told["keep_aspect"]) and not json.loads(told["crop_borders"])
+        with pytest.raises(ValueError, match="only squeezes images; the network expects them upright .* padded"):
+            exporting.ask(file, [])
+
 # %% ../../nbs/engine/onnx_export.ipynb #98bfcf0d
 def test_without_the_packages_the_export_says_which_to_install():
     with mock.patch.object(exporting, "PACKAGES", ("no_such_package", "json")), pytest.raises(ModuleNotFoundError, match=r"needs no_such_package; pip install 'resnet_tutorial\[export\]'"):
-        exporting.onnx_bytes(ExportedNetwork(build_model("resnet_small", 2).eval()), 32, {})
+        exporting.onnx_bytes(ExportedNetwork(build_model("resnet_small", 2).eval()), (32, 32), {})
