@@ -324,6 +324,7 @@ def test_the_text_about_deletion_blind_maps_and_forgetting_quotes_the_stored_num
 @skip_without("checkout")
 def test_the_verdict_on_the_scores_quotes_the_stored_numbers():
     text, value = stored()
+    right = {name.removeprefix("right_"): number for name, number in value.items() if name.startswith("right_")}
     tau = {name.removeprefix("tau_"): f"{number:.2f}" for name, number in value.items() if name.startswith("tau_")}
     lead, low, high = two(value, "lead_of_infidelity", "lead_low_of_infidelity", "lead_high_of_infidelity")
     quotes = [
@@ -333,8 +334,12 @@ def test_the_verdict_on_the_scores_quotes_the_stored_numbers():
         f"(infidelity {tau['peak_infidelity']}, smallness {tau['peak_smallness']})", f"leads clearly with {tau['kinds_infidelity']}",
         f"answers {percent(value['cheat_right'])} of", f"{value['prefer_tag']} of the {value['asking']} scores",
         f"only {percent(value['cheat_energy_tag'])} of its", f"tau {tau['infidelity']}) and insertion comes next ({tau['insertion_imputed']})",
-        f"it ({tau['deletion_grey']}) and average drop not at all ({tau['average_drop']})", f"smaller map ({tau['smallness']})",
+        f"Infidelity, the winner of the last round, has {percent(right['infidelity'])}, average drop {percent(right['average_drop'])} and "
+        f"increase in confidence {percent(right['increase_in_confidence'])}; smallness, as arranged, {percent(right['smallness'])}",
+        f"infidelity in {percent(right['infidelity'])}", f"it ({tau['deletion_grey']}) and average drop not at all ({tau['average_drop']})", f"smaller map ({tau['smallness']})",
     ]
     inside = {name: number for name, number in value.items() if name.startswith("tau_") and not name.startswith(("tau_peak", "tau_kinds"))}
-    assert sorted(inside, key=inside.get)[-2:] == ["tau_smallness", "tau_infidelity"] and value["lead_low_of_infidelity"] < 0
+    always = {name for name, share in right.items() if share == 1}
+    assert always == {*(f"{way}_{fill}" for way in ("deletion", "insertion") for fill in ("grey", "blurred", "imputed")), "ROAD", "sensitivity_n", "ADCC"}
+    assert right["smallness"] == 0.5 and sorted(inside, key=inside.get)[-2:] == ["tau_smallness", "tau_infidelity"] and value["lead_low_of_infidelity"] < 0
     assert value["prefer_tag"] == value["asking"] and [quote for quote in quotes if quote not in text] == []
