@@ -354,8 +354,7 @@ def evaluate(
 
     Other splits, the last weights and other data have names of their own (predictions_val.csv, predictions_last.csv,
     predictions_on_<data>.csv). Where answers are averaged over mirror images, predicted_without_flip has the plain ones.
-    Of more than DRAWN_CLASSES classes the figures show those with most mistakes; report/confusion.csv has every pair that
-    occurs. model_card.md is written anew."""
+    Of more than DRAWN_CLASSES classes the figures show the worst, report/confusion.csv all. model_card.md is written anew."""
     predictions = predict(run, split, flip=flip)
     scores = score_predictions(predictions, run.class_names, split)
     if run.recipe.test_time_flip if flip is None else flip:
