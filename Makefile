@@ -18,8 +18,9 @@ test: setup  ## check generated files and style; run unit tests, notebooks as te
 readers: setup  ## run every notebook as a reader would: without a GPU, data, test libraries or settings
 	$(BIN)/python -m resnet_tutorial.workshop.as_reader
 
-docs: setup  ## build the book as a web site, in _site/html
+docs: setup  ## build the book as a web site with its explorer, in _site/html
 	$(BIN)/resnet-tutorial docs
+	$(BIN)/resnet-tutorial explore --book --html _site/html/explorer.html
 
 links: setup  ## ask the network for every link of the site
 	$(BIN)/resnet-tutorial docs --links
