@@ -294,8 +294,8 @@ def stored():
     cells = json.loads((find_root() / "nbs/11_faithfulness.ipynb").read_text(encoding="utf-8"))["cells"]
     text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
-    shown = [content for data in outputs for kind, content in data.items() if "number+json" in kind]
-    return text, {one["name"]: one["value"] for one in shown}
+    shown = [content for data in outputs for kind, content in data.items() if "numbers+json" in kind]
+    return text, {name: value for numbers in shown for name, value in numbers.items()}
 
 
 def percent(value, digits=0):

@@ -225,6 +225,7 @@ NUMBERS_MIME = "application/vnd.resnet-tutorial.numbers+json"
 def report_table_bundle(
     numbers: dict[str, float | int | bool | str],  # name, as for report -> value
     words: dict[str, str] | None = None,  # name -> what the table says; other names are spelled out
+    table=None,  # a pandas.DataFrame that shows the numbers already; None: one is made of them
 ) -> dict[str, object]:  # media type -> content
     "The output bundle for a table of reported numbers."
     import pandas as pd
@@ -234,18 +235,21 @@ def report_table_bundle(
     if unknown := sorted(set(words or {}) - set(numbers)):
         raise ValueError(f"words for {', '.join(unknown)}, which are not among the numbers {', '.join(numbers)}")
     bundles = [report_bundle(name, value) for name, value in numbers.items()]
+    attached = {bundle[NUMBER_MIME]["name"]: bundle[NUMBER_MIME]["value"] for bundle in bundles}
+    if table is not None:
+        return {"text/plain": table.to_string(), "text/html": table.to_html(border=0), NUMBERS_MIME: attached}
     texts = [bundle["text/plain"].removeprefix(f"{name} = ") for name, bundle in zip(numbers, bundles, strict=True)]
     table = pd.DataFrame({"value": texts}, index=[(words or {}).get(name) or spelled_out(name) for name in numbers])
-    attached = {bundle[NUMBER_MIME]["name"]: bundle[NUMBER_MIME]["value"] for bundle in bundles}
     return {"text/plain": table.to_string(header=False), "text/html": table.to_html(header=False, border=0), NUMBERS_MIME: attached}
 
 
 def report_table(
     numbers: dict[str, float | int | bool | str],  # name, as for report -> value
     words: dict[str, str] | None = None,  # name -> what the table says; other names are spelled out
+    table=None,  # a pandas.DataFrame that shows the numbers already; None: one is made of them
 ) -> None:
     "Show numbers as a small table in words, and attach them to the notebook's output as `report` does."
-    _show(report_table_bundle(numbers, words))
+    _show(report_table_bundle(numbers, words, table))
 
 # %% ../../nbs/engine/runtime.ipynb #1f8fb3bb
 def progress(

@@ -214,6 +214,14 @@ def test_a_table_of_reported_numbers_has_their_names_in_words_and_their_full_val
     assert lines == [["test", "accuracy", "0.9877"], ["energy", "on", "the", "animal", "nan"], ["does", "it", "<learn>?", "True"]]
     assert "does it &lt;learn&gt;?" in bundle["text/html"] and "<thead>" not in bundle["text/html"]
 
+# %% ../../nbs/engine/runtime.ipynb #bc07ef87
+def test_a_table_that_shows_the_numbers_already_is_shown_as_it_is_with_the_numbers_attached():
+    import pandas as pd
+
+    bundle = report_table_bundle({"tau_infidelity": 0.589123}, table=pd.DataFrame({"tau": [0.59]}, index=["infidelity"]))
+    assert "0.59" in bundle["text/html"] and "infidelity" in bundle["text/plain"] and "0.589123" not in bundle["text/html"]
+    assert bundle["application/vnd.resnet-tutorial.numbers+json"] == {"tau_infidelity": 0.589123}
+
 # %% ../../nbs/engine/runtime.ipynb #ef8cac06
 def test_a_table_with_a_bad_name_or_a_bad_value_or_words_for_a_number_that_it_lacks_is_refused():
     for numbers, words, error in (({"a b": 1}, None, "'a b' cannot be the name of a number"), ({"a": [1]}, None, "a is a list; report a number"),
