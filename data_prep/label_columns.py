@@ -62,7 +62,7 @@ def _position(header: list[str], name: str) -> int | None:
             return found[0]
     return None
 
-
+# %% ../nbs/preparation/tables.ipynb #200a68b1
 def find_header(
     grid: Grid,
     named: dict[str, str],  # kind -> name of a column, for those that were given
@@ -94,7 +94,7 @@ class Columns:
     name: dict[str, str]        # kind -> name in the header
     guessed: list[str]          # kinds that were not named by the user
 
-
+# %% ../nbs/preparation/tables.ipynb #5f9521a5
 def choose_columns(
     grid: Grid,
     named: dict[str, str],               # kind -> name; "none": do not use such a column
@@ -160,7 +160,7 @@ def read_columns(grid: Grid, columns: Columns) -> pd.DataFrame:  # line, file, l
     table = pd.DataFrame(rows)
     return table.assign(group=_whole_numbers(table.group), label=_labels(grid, columns, table), split=_splits(grid, columns, table))
 
-
+# %% ../nbs/preparation/tables.ipynb #4f10fe6b
 def _whole_numbers(values: pd.Series) -> pd.Series:
     "Numbers such as 3.0, which a spreadsheet has made of 3, without .0; other columns as they are."
     if not values.map(lambda v: v == "" or bool(re.fullmatch(r"-?\d+([.,]0+)?", v))).all():
@@ -190,7 +190,7 @@ def _labels(grid: Grid, columns: Columns, table: pd.DataFrame) -> pd.Series:
                         "Is it another column? Name it: --label-column NAME")
     return labels
 
-
+# %% ../nbs/preparation/tables.ipynb #3e738d1f
 def _refuse_several(grid: Grid, name: str, lines: pd.Series, labels: pd.Series) -> None:
     "DataError for a cell such as cat|dog if cat and dog are labels of other rows."
     known = set(labels)

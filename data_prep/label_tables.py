@@ -76,7 +76,7 @@ def decoded_text(content: bytes, encoding: str, name: str) -> tuple[str, str]:  
         raise DataError(f"{name}, line {line}: there are NUL bytes; the file is damaged, or UTF-16 without its mark (--encoding utf-16-le)")
     return text.lstrip("\ufeff"), guessed
 
-
+# %% ../nbs/preparation/tables.ipynb #a16542ff
 def _guessed_text(content: bytes, line: int, name: str) -> tuple[str, str]:
     "Decode bytes that are not UTF-8 if all plausible encodings agree on the text."
     readings = {}
@@ -105,7 +105,7 @@ def _split(text: str, delimiter: str, name: str) -> list[tuple[int, list[str]]]:
         raise DataError(f"{name}, line {begin}: {error}; look for a quotation mark that is not closed or not doubled") from None
     return rows
 
-
+# %% ../nbs/preparation/tables.ipynb #19a290da
 def text_rows(
     text: str,
     delimiter: str,             # "": found out
@@ -229,7 +229,7 @@ def read_grid(
         raise DataError(f"the table of labels {file.name} is empty; expected a line of column names and a line for each image")
     return Grid(file.name, rows, notes)
 
-
+# %% ../nbs/preparation/tables.ipynb #01f576fb
 def _clean(cell: str) -> str:
     "A cell without blanks around it and without the marks with which people protect zeros (=\"007\", '007)."
     if isinstance(cell, Spoiled):

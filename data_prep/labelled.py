@@ -76,7 +76,7 @@ def _prefix(names: list[str]) -> tuple[str, ...]:
     folders = [name.replace("\\", "/").split("/")[:-1] for name in names]
     return tuple(os.path.commonprefix(folders)) if folders else ()
 
-
+# %% ../nbs/preparation/tables.ipynb #6d141fea
 def match_rows(
     grid: Grid,
     column: str,            # the column of file names
@@ -174,7 +174,7 @@ def _labelled(folder: Path, grid: Grid, columns: Columns, index: ImageIndex, ski
     keep = ["path", "class_name", *(kind for kind in ("group", "split") if kind in columns.position)]
     return Listing(folder, table[keep].reset_index(drop=True), skipped, _sorted_names(table.class_name), notes)
 
-
+# %% ../nbs/preparation/tables.ipynb #b5ce8a7e
 def _sorted_names(names: pd.Series) -> list[str]:
     "Class names in order; grades in the order of their numbers."
     numbers = all(re.fullmatch(r"-?\d+", name) for name in set(names))

@@ -110,7 +110,7 @@ def _path_text(name: str, value) -> None:
     if not isinstance(value, str | os.PathLike) or "\0" in os.fspath(value):
         raise DataError(f"{name}={value!r}: expected a path")
 
-
+# %% ../nbs/preparation/prepare.ipynb #831e43d2
 def checked_arguments(
     name: str,  # a key of `SOURCES`
     *, split=None, split_numbers=None, seed: int = 0, groups: str | None = None, layout: str = "manifest", duplicates: str = "bytes",
@@ -133,7 +133,7 @@ def _view_options(given: dict[str, bool]) -> dict:
         raise DataError(f"{wrong[0]}={given[wrong[0]]!r}: expected true or false")
     return {"view": [key for key, value in given.items() if value]} if any(given.values()) else {}
 
-
+# %% ../nbs/preparation/prepare.ipynb #ca497b28
 def _table_options(checked: dict) -> dict:
     "The absolute path of a table of labels, if it is not below the source; DataError for two rules about groups."
     options = checked["options"]

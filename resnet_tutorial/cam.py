@@ -20,7 +20,7 @@ from torch import nn
 from .engine.files import write_safely
 from .engine.names import label_text
 from .engine.float64 import exact
-from .engine.runtime import progress
+from .engine.bars import progress
 from .localization import BOX_THRESHOLD, cam_boxes
 from .engine.targets import check_logits, read_target
 from .engine.steady import steady, temporary_twin

@@ -28,7 +28,7 @@ from .localization import MAP_SCORES, box_masks, find_truth, mask_iou, pointing_
 from .engine.float64 import exact
 from .engine.intervals import bootstrap_mean
 from .engine.names import label_text, network_title
-from .engine.runtime import progress
+from .engine.bars import progress
 from .engine.saved_runs import Run
 from .engine.steady import still_twin
 from .engine.wording import answer_words

@@ -41,7 +41,7 @@ from .engine.name_tables import names_csv, write_names_csv
 from .engine.names import label_text, printable
 from .engine.float64 import exact_dtype
 from .engine.model_card import keep_card
-from .engine.runtime import progress
+from .engine.bars import progress
 from .engine.saved_runs import Run
 from .engine.steady import still_twin
 from .engine.fit import plot_history, plot_learning_rate

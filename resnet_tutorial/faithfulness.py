@@ -21,7 +21,7 @@ from .engine.float64 import exact
 # %% ../nbs/11_faithfulness.ipynb #8aabddc7
 Fill = float | torch.Tensor | Callable  # a value, an image (B, C, H, W) to take pixels from, or (images, missing (B, H, W)) -> images
 
-
+# %% ../nbs/11_faithfulness.ipynb #30625303
 @torch.no_grad()
 def perturbation_curve(
     model: nn.Module,           # gives logits (B, K); used as it is, so put it into eval mode

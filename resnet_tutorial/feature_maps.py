@@ -23,7 +23,7 @@ from torch import nn
 from .engine.axes import AxisTracker, layout_is_certain, places
 from .engine.float64 import exact
 from .engine.names import closest_names
-from .engine.outputs import map_tensors, tensors_in
+from .engine.model_outputs import map_tensors, tensors_in
 from .engine.steady import steady, unchanged
 from .engine.token_maps import check_reshape, find_reading, split_map
 from .engine.twin import make_twin, plain_model, share_memory

@@ -23,9 +23,9 @@ from .engine.contrast import finer_cam
 from .engine.eigen_maps import eigen_cam, eigen_grad_cam
 from .engine.full_gradient import full_grad
 from .engine.guided_relu import GuidedReLUs, check_guided
-from .engine.outputs import join_outputs, map_tensors
+from .engine.model_outputs import join_outputs, map_tensors
 from .engine.passes import Method, Passes
-from .engine.runtime import progress
+from .engine.bars import progress
 from .engine.score_cam import score_cam
 from .engine.smooth_maps import smooth_grad_cam_plus_plus
 from .engine.targets import as_array, as_function, class_scores

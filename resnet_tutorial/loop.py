@@ -20,7 +20,8 @@ from .data import Loader
 from .engine.float64 import exact_dtype
 from .engine.mixing import credit
 from .engine.optimization import WeightAverage, training_mode
-from .engine.runtime import Runtime, progress
+from .engine.bars import progress
+from .engine.runtime import Runtime
 
 # %% ../nbs/04_training.ipynb #738165c8
 def evaluation_logits(

@@ -34,9 +34,10 @@ def test_importing_it_loads_nothing_that_only_drawing_or_tables_or_notebooks_nee
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, encoding="utf-8").stdout.split()
     assert not {name.partition(".")[0] for name in loaded} & set(heavy.split())
     own = {name.removeprefix("resnet_tutorial.") for name in loaded if name.startswith("resnet_tutorial.")}
-    assert own == {"cam", "feature_maps", "grad_cam", "localization", "engine", "engine.ablation", "engine.axes", "engine.black_box", "engine.contrast",
+    assert own == {"cam", "feature_maps", "grad_cam", "localization", "engine", "engine.ablation", "engine.axes", "engine.bars", "engine.black_box", "engine.contrast",
                    "engine.eigen_maps", "engine.files", "engine.float64", "engine.full_gradient", "engine.guard", "engine.guided_relu", "engine.names",
-                   "engine.outputs", "engine.token_maps", "engine.passes", "engine.replay", "engine.score_cam", "engine.smooth_maps", "engine.steady", "engine.targets", "engine.twin"}
+                   "engine.model_outputs", "engine.token_maps", "engine.passes", "engine.replay", "engine.score_cam", "engine.smooth_maps", "engine.steady",
+                   "engine.systems", "engine.targets", "engine.twin"}
 
 # %% ../nbs/09_grad_cam.ipynb #5b341d1a
 import copy

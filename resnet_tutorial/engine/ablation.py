@@ -9,7 +9,7 @@ __all__ = ['ablation_cam']
 import torch
 
 from .float64 import exact, exact_dtype
-from .outputs import take_row
+from .model_outputs import take_row
 from .passes import Passes, weighted_sum
 
 # %% ../../nbs/engine/ablation.ipynb #0bef7ede

@@ -168,7 +168,7 @@ def _slice(know, out, args, kwargs):
         layout[dim] = (("T", axis[0][1], axis[0][2] + (start + was if start < 0 else min(start, was)), out.shape[dim]),)
     return tuple(layout)
 
-
+# %% ../../nbs/engine/axes.ipynb #d888d52a
 def _reduce(know, out, args, kwargs, place=1):
     layout = know(args[0])
     dims = args[place] if len(args) > place else kwargs.get("dim")
@@ -393,7 +393,7 @@ def _grid_in(axes, axis, size):
     count = math.prod(part[3] for part in grid)
     return (start - skipped, grid) if skipped <= start and start + count <= skipped + size else None
 
-
+# %% ../../nbs/engine/axes.ipynb #4c2df42f
 def _note_tokens(axes, out, args, kwargs):
     "Of the axis along which tensors were joined: where the positions begin, and their parts; None where that is not clear."
     dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.ndim

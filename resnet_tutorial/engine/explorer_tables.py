@@ -18,7 +18,7 @@ def quantize(
     maps: torch.Tensor,  # (..., h, w), raw and signed
 ) -> tuple[np.ndarray, np.ndarray]:  # int8 of the same shape; float32 scales (...)
     "Whole numbers from -127 to 127 and a scale for each map. ValueError for a map with NaN or infinite values."
-    values = maps.double().cpu().numpy()
+    values = maps.cpu().double().numpy()
     if not np.isfinite(values).all():
         raise ValueError(f"{int((~np.isfinite(values)).any((-2, -1)).sum())} maps hold NaN or infinite values: this network cannot be shown")
     scale = np.abs(values).max((-2, -1)).astype(np.float32) / np.float32(127)

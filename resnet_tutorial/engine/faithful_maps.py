@@ -20,7 +20,7 @@ from ..localization import centred_gaussian
 # %% ../../nbs/engine/faithful_maps.ipynb #16bf0c12
 BLIND = ("random", "centred")  # maps that have not looked
 
-
+# %% ../../nbs/engine/faithful_maps.ipynb #a2b2d377
 @torch.no_grad()
 def faithfulness_scores(
     run,                    # a run or a NamedModel
@@ -43,7 +43,7 @@ def faithfulness_scores(
             parts.append(_areas(lambda x: F.logsigmoid(body(x)) if separate else body(x), x, stack, target[some].to(x.device), steps))
     return pd.concat(parts, ignore_index=True)
 
-
+# %% ../../nbs/engine/faithful_maps.ipynb #3c3e46fc
 def _areas(network, x, stack, target, steps):
     "The table for one batch."
     columns = {}

@@ -130,7 +130,7 @@ class View:
         place = self.place(image)
         return laid_in(image, place, Image.Resampling.BILINEAR)
 
-
+# %% ../../nbs/engine/geometry.ipynb #89f60bfb
 def as_view(size: "int | Sequence[int] | View") -> View:
     "A view; a side, or height and width, stand for squeezing."
     return size if isinstance(size, View) else View(*as_sides(size))

@@ -33,7 +33,7 @@ def _opened(archive: str, _stamp: tuple[int, int]) -> zipfile.ZipFile:
     "An open archive; its directory is read once, unless the file changes."
     return zipfile.ZipFile(archive)
 
-
+# %% ../../nbs/engine/image_sources.ipynb #673fad0e
 @dataclass(frozen=True)
 class ZippedImage:
     "One entry of a zip archive; it can take the place of a path wherever an image is read."
@@ -103,7 +103,7 @@ def _inside(place: Path) -> list[Path | ZippedImage]:
         raise ValueError(f"{place}: only zip archives are read; unpack this one and give the folder")
     return zipped_images(place) if place.name.lower().endswith(".zip") and os.path.isfile(place) else [place]
 
-
+# %% ../../nbs/engine/image_sources.ipynb #a382d65e
 def list_images(
     places: Iterable[str | os.PathLike],  # files, folders, patterns such as album/**/*.jpg, and zip archives
 ) -> list[Path | ZippedImage]:            # in the order of the places; within one, by name

@@ -81,7 +81,7 @@ def longer_recipe(
     values = recipe.model_dump(mode="json") | {"phases": [phase.model_dump(mode="json") for phase in phases], unit: total, "out_dir": out}
     return Recipe(**values), said
 
-
+# %% ../../nbs/engine/longer_runs.ipynb #7310476c
 def _new_name(phases: list[Phase]) -> str:
     "A name for one more phase: longer, longer 2, ..."
     used = {phase.name for phase in phases}
@@ -129,7 +129,7 @@ def seed_folder(
         save_weights(tensors, best_file(new, epoch), facts | {"recipe": comparable(longer)})
     commit(new, state)
 
-
+# %% ../../nbs/engine/longer_runs.ipynb #f7ad41bd
 def extend(
     folder: str | Path,  # a finished run
     more: int,  # epochs or steps, in the recipe's unit

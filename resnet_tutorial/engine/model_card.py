@@ -56,7 +56,7 @@ def _input_words(run: Run) -> str:
             "grayscale" if run.recipe.grayscale else "RGB", f"minus mean {_numbers(normal.mean)}, divided by std {_numbers(normal.std)}"]
     return ", ".join(filter(None, ways))
 
-
+# %% ../../nbs/engine/model_card.ipynb #f99bca7c
 def training_section(run: Run, machine: dict) -> str:  # machine: environment.json
     "The network, how it was trained, on what machine and for how long."
     recipe, history, timing = run.recipe, run.history.to_dict("records"), read_table(run.folder, "timing.csv")
@@ -95,7 +95,7 @@ def score_files(folder: Path) -> dict[str, dict]:  # test of the best weights fi
 def _share(value: float | None) -> str:
     return "undefined" if value is None else f"{100 * value:.1f} %"
 
-
+# %% ../../nbs/engine/model_card.ipynb #feed7462
 def scores_table(scores: dict[str, dict]) -> pd.DataFrame:
     "A row for each evaluation."
     rows = []
@@ -109,7 +109,7 @@ def scores_table(scores: dict[str, dict]) -> pd.DataFrame:
         rows.append(row)
     return pd.DataFrame(rows)
 
-
+# %% ../../nbs/engine/model_card.ipynb #551409ce
 def class_table(predictions: pd.DataFrame, scores: dict) -> pd.DataFrame:
     "A row for each class: images, recall with its 95 % interval (Wilson), precision and F1."
     rows = []
@@ -180,7 +180,7 @@ predict_files(run, ["image.jpg"])  # path, predicted, confidence, and the probab
 
 On the command line: `resnet-tutorial predict {folder} image.jpg`, and `resnet-tutorial explain {folder} image.jpg` shows where the answer comes from."""
 
-
+# %% ../../nbs/engine/model_card.ipynb #496104fe
 def model_card(
     run: Run,  # whose folder holds scores
 ) -> str:
@@ -203,7 +203,7 @@ def model_card(
         f"### Confusion on {main}\n\n{confusion_text(predictions, run.class_names)}",
         f"## Where the maps point\n\n{localisation_text(folder, data)}", USE.format(folder=folder.name)]) + "\n"
 
-
+# %% ../../nbs/engine/model_card.ipynb #bf772b80
 def write_card(run: Run) -> Path:
     "Write model_card.md into a run's folder; errors as of `model_card`."
     file = run.folder / "model_card.md"

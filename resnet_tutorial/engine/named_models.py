@@ -63,7 +63,7 @@ class Preparation(View):
             size = new
         return left, top, right, bottom
 
-
+# %% ../../nbs/engine/named_models.ipynb #e79b9b71
 def _size_after(step, width: int, height: int) -> tuple[int, int]:
     "Width and height after a step."
     size = [step.size] if isinstance(step.size, int) else list(step.size)
@@ -94,7 +94,7 @@ class Choices:
     loss: str = "cross_entropy"
     test_time_flip: bool = False
 
-
+# %% ../../nbs/engine/named_models.ipynb #7f3033e1
 @dataclass
 class NamedModel:
     "A published network, with what `explain` and `predict_files` ask a run."
@@ -167,7 +167,7 @@ def _from_torchvision(name: str, file):
     steps = [Resize(preset.resize_size[0], preset.interpolation), CenterCrop(preset.crop_size)]
     return model, _preparation(steps, name), preset.mean, preset.std, list(entry.meta["categories"])
 
-
+# %% ../../nbs/engine/named_models.ipynb #f22a4457
 def _from_timm(name: str, file):
     "Network, preparation steps, mean, deviation and class names of timm."
     import timm
@@ -205,7 +205,7 @@ def _source_of(name: str) -> tuple[Callable, str]:
     raise ValueError(f"no classifier {name!r} in torchvision {'' if timm is None else 'or timm '}by that name; {did_you_mean(short, known)}"
                      f"expected one such as resnet50, vit_b_16 or timm/convnext_tiny{hint}. For a network of your own, give its run folder")
 
-
+# %% ../../nbs/engine/named_models.ipynb #45d0a487
 def named_model(
     name: str,                          # torchvision's or timm's name of a classifier; torchvision/NAME or timm/NAME is more exact
     weights: str | Path | None = None,  # a file of safetensors or torch.save; None: the library downloads its own

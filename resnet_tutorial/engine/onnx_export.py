@@ -71,7 +71,7 @@ def missing_packages() -> list[str]:
     "The packages that the export needs and that are not installed."
     return [name for name in PACKAGES if importlib.util.find_spec(name) is None]
 
-
+# %% ../../nbs/engine/onnx_export.ipynb #ceaa1fa9
 def onnx_bytes(
     network: ExportedNetwork,
     sides: tuple[int, int],  # height, width of the images
@@ -108,7 +108,7 @@ def largest_difference(content: bytes, network: ExportedNetwork, images: torch.T
     wanted = wanted if isinstance(wanted, tuple) else (wanted,)
     return max(float(np.abs(a - b.numpy()).max() / max(1e-6, b.abs().max().item())) for a, b in zip(found, wanted, strict=True))
 
-
+# %% ../../nbs/engine/onnx_export.ipynb #885fc617
 def export_onnx(
     run: Run,
     file: str | Path | None = None,  # None: export/<name of the weights>.onnx in the run folder

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from .outputs import map_tensors, put_row, take_row, tensors_in
+from .model_outputs import map_tensors, put_row, take_row, tensors_in
 from .replay import Replay
 from .targets import function_scores
 

@@ -38,7 +38,7 @@ def smoothed(losses: list[float]) -> np.ndarray:
         found.append(mean / (1 - SMOOTHING**step))
     return np.array(found)
 
-
+# %% ../../nbs/engine/rate_range.ipynb #cb0d999c
 @dataclass
 class RangeTest:
     "A finished range test."
@@ -99,7 +99,7 @@ def range_test(
     table = pd.DataFrame({"step": range(1, len(losses) + 1), "learning_rate": rates[: len(losses)], "loss": losses, "smoothed": smoothed(losses)})
     return RangeTest(table, *suggest_rate(table.learning_rate.to_numpy(), table.smoothed.to_numpy()))
 
-
+# %% ../../nbs/engine/rate_range.ipynb #1e0a70ec
 def _losses(recipe: Recipe, rates: np.ndarray) -> list[float]:
     "The loss before each step at these learning rates, up to the one that exploded."
     session = open_session(recipe, setup(recipe.seed, recipe.device, recipe.precision, recipe.deterministic), ALONE)

@@ -20,7 +20,11 @@ from pydantic_core import PydanticCustomError
 
 # %% ../../nbs/engine/recipes.ipynb #4fe2c631
 OptimizerName = Literal["sgd", "adam", "adamw", "muon"]
+
+
 ScheduleName = Literal["constant", "cosine", "linear", "multi_step", "one_cycle"]
+
+
 MOST_EPOCHS, MOST_STEPS = 100_000, 10_000_000  # a slip of the finger, not an experiment
 
 
@@ -31,10 +35,12 @@ class Checked(BaseModel):
 
 
 Side = Annotated[int, Field(ge=16, le=8192)]  # pixels
+
+
 Sides = Annotated[Annotated[Side, Tag("side")] | Annotated[list[Side], Field(min_length=2, max_length=2), Tag("sides")],
                   Discriminator(lambda value: "sides" if isinstance(value, list) else "side")]
 
-
+# %% ../../nbs/engine/recipes.ipynb #8cf77716
 class DataChoices(Checked):
     "What is learned from."
 
@@ -290,7 +296,7 @@ def patience_contradictions(recipe: Recipe, phases: list[Phase]) -> Iterator[tup
     if recipe.patience_on == "val_accuracy" and recipe.min_improvement >= 1:
         yield ("min_improvement",), f"min_improvement: {recipe.min_improvement:g} of an accuracy, which lies between 0 and 1; one per cent is 0.01"
 
-
+# %% ../../nbs/engine/recipes.ipynb #4b00b549
 def mixing_contradictions(recipe: Recipe, phases: list[Phase]) -> Iterator[tuple[tuple, str]]:
     "What cannot be combined with images that have parts of two labels."
     for key in (key for key in ("mixup", "cutmix") if getattr(recipe, key)):

@@ -60,10 +60,10 @@ from .yaml_text import parse_yaml
 # %% ../../nbs/engine/recovery.ipynb #c7f49af8
 WEIGHTS = tuple(f"{name}.safetensors" for name in CHECKPOINTS)
 _TAGS = tuple(results_tag(name) for name in CHECKPOINTS)
-ONE_FILE = ("recipe.yaml", "environment.json", "history.csv", "timing.csv", *WEIGHTS,
+ONE_FILE = ("recipe.yaml", "environment.json", "history.csv", "timing.csv", "model_card.md", *WEIGHTS,
             *(f"new{tag}/{name}.csv" for tag in _TAGS for name in ("predictions", "explanations")))
 MANY_FILES = ("predictions*.csv",)
-WHOLE_FOLDERS = ("state", "report", "epochs", "tensorboard", *(f"analysis{tag}" for tag in _TAGS))
+WHOLE_FOLDERS = ("state", "report", "epochs", "tensorboard", "export", *(f"analysis{tag}" for tag in _TAGS))
 
 
 def run_parts(folder: Path) -> list[str]:

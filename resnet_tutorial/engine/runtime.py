@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRECISIONS', 'MMAP_MAX', 'TRIM_THRESHOLD', 'TOP_PAD', 'INSTRUCTIONS', 'LIBRARY_SETTINGS', 'NUMBER_MIME',
            'NUMBERS_MIME', 'Runtime', 'choose_runtime', 'keep_memory', 'seed_everything', 'setup', 'environment',
-           'environment_differences', 'report_bundle', 'report', 'report_table_bundle', 'report_table', 'progress']
+           'environment_differences', 'report_bundle', 'report', 'report_table_bundle', 'report_table']
 
 # %% ../../nbs/engine/runtime.ipynb #fbcfacd4
 import ctypes
@@ -15,7 +15,7 @@ import platform
 import random
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -24,9 +24,8 @@ import PIL
 import torch
 import torchvision
 from torch import nn
-from tqdm.auto import tqdm
 
-from .systems import onednn_may_use_bfloat16, shows_bars
+from .systems import onednn_may_use_bfloat16
 
 # %% ../../nbs/engine/runtime.ipynb #9517b003
 @dataclass(frozen=True)
@@ -242,7 +241,7 @@ def report_table_bundle(
     table = pd.DataFrame({"value": texts}, index=[(words or {}).get(name) or spelled_out(name) for name in numbers])
     return {"text/plain": table.to_string(header=False), "text/html": table.to_html(header=False, border=0), NUMBERS_MIME: attached}
 
-
+# %% ../../nbs/engine/runtime.ipynb #5007ce2c
 def report_table(
     numbers: dict[str, float | int | bool | str],  # name, as for report -> value
     words: dict[str, str] | None = None,  # name -> what the table says; other names are spelled out
@@ -250,13 +249,3 @@ def report_table(
 ) -> None:
     "Show numbers as a small table in words, and attach them to the notebook's output as `report` does."
     _show(report_table_bundle(numbers, words, table))
-
-# %% ../../nbs/engine/runtime.ipynb #1f8fb3bb
-def progress(
-    iterable: Iterable,
-    title: str,
-    total: int | None = None,  # items; None: the length of the iterable
-    delay: float = 0,  # seconds before the bar appears
-) -> tqdm:
-    "A progress bar over an iterable, with the remaining time, that disappears when done; see `shows_bars` for where it is drawn."
-    return tqdm(iterable, desc=title, total=total, delay=delay, leave=False, disable=not shows_bars())

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from .float64 import exact
-from .outputs import describe_output, tensors_in
+from .model_outputs import describe_output, tensors_in
 
 # %% ../../nbs/engine/targets.ipynb #ca6762e4
 def _looks_like(target, num_classes):
@@ -108,7 +108,7 @@ def multi_hot(
         raise ValueError(f"target has no class in rows {empty[:8]}; expected one or more in each row of zeros and ones")
     return target == 1
 
-
+# %% ../../nbs/engine/targets.ipynb #ba1b2340
 def as_function(target, logits) -> Callable | None:
     "The target as a function of the model's output, where it is a function or multi-hot rows; None where it names classes."
     if callable(target):

@@ -15,7 +15,7 @@ from torch import nn
 
 from .axes import AxisTracker, places
 from .names import did_you_mean
-from .outputs import describe_output, map_tensors, tensors_in
+from .model_outputs import describe_output, map_tensors, tensors_in
 
 # %% ../../nbs/engine/token_maps.ipynb #0293666c
 RESHAPES = {
@@ -96,7 +96,7 @@ def _proven(out, axes: AxisTracker | None) -> Callable | None:
 class Reading:
     "Where in a layer's output the values of a map are."
     places: torch.Tensor  # (B, C, h, w) int64, into one tensor of the output, flattened; no two are equal
-    leaf: int = 0         # which of the output's tensors, see engine.outputs.tensors_in
+    leaf: int = 0         # which of the output's tensors, see engine.model_outputs.tensors_in
 
 
 def _of_its_image(index: torch.Tensor, shape: torch.Size, batch: int) -> bool:
@@ -128,7 +128,7 @@ _MODULUS = 16_777_213  # the largest prime that float32 holds exactly: squares a
 def _square(numbers):
     return numbers * numbers % _MODULUS
 
-
+# %% ../../nbs/engine/token_maps.ipynb #04e85575
 def _try(function, out, numbers):
     "function(numbers); ValueError that says what the function was given."
     try:

@@ -84,7 +84,7 @@ def in_words(
     "A score, layer or network in words; any other name is unchanged."
     return _known(name, thing, threshold) or network_title(name)
 
-
+# %% ../../nbs/engine/wording.ipynb #5afbea50
 def spelled_out(
     name: str,  # an identifier, such as cam_energy_mask or accuracy_resnet_small18
     thing: str = "animal",
@@ -116,7 +116,7 @@ def answer_words(
 # %% ../../nbs/engine/wording.ipynb #e7ebec0f
 OUR_NAMES = frozenset({None, "score", "model", "network", "layer", "method"})  # columns and levels of an index that hold names of ours
 
-
+# %% ../../nbs/engine/wording.ipynb #304c93b1
 def worded(
     table: "pd.DataFrame",
     thing: str = "animal",           # see in_words

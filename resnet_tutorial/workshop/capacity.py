@@ -76,7 +76,7 @@ def jobs_at_once(
     fitting = 1 if has_nvidia_card() else min(joblib.cpu_count(), max(1, free_memory() // bytes_each))
     return max(1, min(count, asked or fitting))
 
-
+# %% ../../nbs/workshop/capacity.ipynb #06212a05
 def threads_each(at_once: int) -> int:  # 0: leave the decision to the process and its environment
     "Divide the cores among jobs; 0 if the user has set OMP_NUM_THREADS or there is only one job."
     return 0 if at_once == 1 or os.environ.get("OMP_NUM_THREADS") else max(1, joblib.cpu_count() // at_once)

@@ -354,7 +354,7 @@ def _write_json(table, skipped: list[tuple[str, str]], file: Path, form: str) ->
         found = {file.stem: rows, "skipped": [{"path": path, "reason": reason} for path, reason in skipped]}
         write_bytes(file, json.dumps(found, indent=1, allow_nan=False).encode())
 
-
+# %% ../../nbs/workshop/cli.ipynb #458fb210
 def must_replace(file: Path, columns: list[str]) -> None:
     "FileExistsError where a table of another kind, perhaps somebody's work, has the name of one that is to be written."
     text = file.read_bytes().decode("utf-8-sig", "replace") if file.exists() else ""
@@ -544,7 +544,7 @@ def export_command(
     file = export_onnx(load_run(run, checkpoint), out, with_features)
     typer.echo(f"kept in {printable(file)}")
 
-
+# %% ../../nbs/workshop/cli.ipynb #44bd644f
 @app.command("card")
 def card_command(
     run: Annotated[Path, typer.Argument(help="A run folder that was evaluated.")],

@@ -115,7 +115,7 @@ def show_page(page: Path, say: Callable) -> None:
     else:
         browser.open(page.resolve().as_uri())
 
-
+# %% ../../nbs/workshop/execution.ipynb #ef1949f4
 def execute_jobs(jobs: list[Job], report: Report, progress: Progress, interrupts: Interrupts) -> str:  # ok or failed
     "Execute notebooks, as many at once as the summary says; write the summary and the page after each."
     if report.summary["at_once"] > 1:
@@ -138,7 +138,7 @@ def _execute_next(job: Job, progress: Progress, stopping: threading.Event) -> di
     progress.tell(job, "started")
     return execute_one(job, progress.tick, stopping=stopping)
 
-
+# %% ../../nbs/workshop/execution.ipynb #8b37f990
 def _execute_together(jobs: list[Job], report: Report, progress: Progress, interrupts: Interrupts) -> None:
     "Execute several notebooks at once, in the order of the summary; whatever ends this early ends all kernels."
     stopping, waiting = threading.Event(), {}
@@ -158,7 +158,7 @@ def _execute_together(jobs: list[Job], report: Report, progress: Progress, inter
             _record_stopped(waiting, report)
             raise
 
-
+# %% ../../nbs/workshop/execution.ipynb #2ed53b26
 def _record_stopped(waiting: dict[Future, Job], report: Report) -> None:
     "Add the notebooks that were in a kernel when the execution was stopped."
     for future in waiting:
@@ -306,7 +306,7 @@ def _claim(report: Report, resumed: bool) -> Iterator[None]:
             file.unlink()
         lock.release()
 
-
+# %% ../../nbs/workshop/execution.ipynb #e07dc0a7
 def _unchanged(job: Job) -> bool:
     "Whether a folder holds the page and the executed copy of a notebook as it is now."
     copied = job.out / job.path.name

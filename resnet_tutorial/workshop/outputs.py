@@ -70,7 +70,7 @@ def _bundles_in(data: dict) -> Iterator[object]:
         table = data[NUMBERS_MIME]
         yield from ({"name": name, "value": value} for name, value in table.items()) if isinstance(table, dict) else (table,)
 
-
+# %% ../../nbs/workshop/outputs.ipynb #94f5b179
 def numbers_of(notebook) -> dict:
     "Collect what the notebook published with `runtime.report` and `runtime.report_table`; `mark_broken` lists the broken ones."
     numbers = {}

@@ -70,7 +70,7 @@ def _bare_card(entry: dict) -> dict:
     "Return the card of a notebook of which only the entry is known."
     return entry | {"title": entry["name"], "number": notebook_number(Path(f"{entry['name']}.ipynb"))}
 
-
+# %% ../../nbs/workshop/report_page.ipynb #e123f81b
 def _planned_cards(summary: dict) -> list[dict]:
     "Return cards for notebooks without a result: `executing` or `waiting`, or `not executed` if the execution has ended."
     done, planned = {entry["name"] for entry in summary["notebooks"]}, summary.get("planned", [])

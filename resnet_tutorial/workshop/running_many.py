@@ -8,8 +8,7 @@ __all__ = ['measured_throughput']
 # %% ../../nbs/workshop/running_many.ipynb #a0f13cd7
 from pathlib import Path
 
-import pandas as pd
-
+from ..engine.name_tables import read_names_csv
 from ..engine.paths import find_root
 
 # %% ../../nbs/workshop/running_many.ipynb #5db2195a
@@ -20,4 +19,4 @@ def measured_throughput(
     file = (root or find_root()) / "benchmarks" / "results" / "jobs.csv"
     if not file.is_file():
         return "not measured yet: python benchmarks/jobs.py --keep"
-    return pd.read_csv(file)[["case", "way", "wall_seconds", "cpu_seconds", "ratio", "low", "high"]].round(2).to_string(index=False)
+    return read_names_csv(file)[["case", "way", "wall_seconds", "cpu_seconds", "ratio", "low", "high"]].round(2).to_string(index=False)

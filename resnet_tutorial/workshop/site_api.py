@@ -70,6 +70,11 @@ def _function(node: ast.FunctionDef, comments: dict, method: bool = False) -> Sy
     return Symbol(node.name, kind, signature, ast.get_docstring(node) or "", fields, said)
 
 # %% ../../nbs/workshop/site_api.ipynb #077c8e57
+def _sets(node: ast.FunctionDef) -> bool:
+    "Whether a method is the setter or deleter of a property, which is described once."
+    return any(isinstance(decorator, ast.Attribute) and decorator.attr in ("setter", "deleter") for decorator in node.decorator_list)
+
+
 def _class(node: ast.ClassDef, comments: dict) -> Symbol:
     "Read a class: its attributes with comments, how it is made, and its public methods."
     bases = f" Base: {', '.join(f'`{ast.unparse(base)}`' for base in node.bases)}." if node.bases else ""
@@ -80,7 +85,7 @@ def _class(node: ast.ClassDef, comments: dict) -> Symbol:
         if isinstance(child, ast.FunctionDef) and child.name == "__init__":
             made = _function(child, comments, method=True)
             found.signature, found.fields = made.signature.removesuffix(" -> None"), found.fields | made.fields
-        elif isinstance(child, ast.FunctionDef) and (child.name == "__call__" or not child.name.startswith("_")):
+        elif isinstance(child, ast.FunctionDef) and (child.name == "__call__" or not child.name.startswith("_")) and not _sets(child):
             found.members.append(_function(child, comments, method=True))
     return found
 

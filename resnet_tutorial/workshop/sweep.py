@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..engine.paths import find_root, from_root
-from ..engine.runtime import progress
+from ..engine.bars import progress
 from .capacity import jobs_at_once, known_seconds
 from .execution import show_page
 from .one_notebook import Interrupts
@@ -53,7 +53,7 @@ def _with_full_paths(values: dict) -> dict:
     weights = [str(Path(name).resolve()) if Path(name).is_file() else name for name in values.get("weights", [])]
     return values | full | {"weights": weights}
 
-
+# %% ../../nbs/workshop/sweep.ipynb #f7328ad7
 def plan_notebook(notebook: str | int, points: list[dict], budget: float, root: Path) -> list[dict]:
     "Check the parameters of each point of a notebook."
     home = root / read_settings(root)["nbs_path"]
@@ -85,7 +85,7 @@ def _said(result: dict, number: int, total: int, by: str) -> str:
     text = f", {by.lstrip('-')} {score:.4g}" if isinstance(score, int | float) else f": {result['error']}" if "error" in result else ""
     return f"{datetime.now():%H:%M:%S} [{number}/{total}] {result['name']} {result['status']}, {duration(result['seconds'])}, {result['host']}{text}"
 
-
+# %% ../../nbs/workshop/sweep.ipynb #ca20da78
 def _do(folder: Path, plan: dict, tasks: list[Task], engine: Iterator[dict], say: Callable, interrupts: Interrupts) -> None:
     "Store the results of an engine as they come."
     drawn, before = time.monotonic(), len(plan["runs"]) - len(tasks)
@@ -110,7 +110,7 @@ def _finish(folder: Path, plan: dict) -> pd.DataFrame:
     table.attrs["folder"] = str(folder)
     return table
 
-
+# %% ../../nbs/workshop/sweep.ipynb #d10102d7
 def sweep(
     recipe: str | Path | None = None,  # as for `load_recipe`
     values: Mapping[str, Iterable] | Iterable[str] = (),  # key -> values, or texts such as seed=0..9
@@ -169,7 +169,7 @@ def plan_sweep(recipe, values, table, notebook, data_root, split, by, budget, th
         what = Path(runs[0]["values"]["notebook"]).stem
     return {"kind": kind, "what": what, "split": split, "threads": threads, "by": by, "runs": runs}
 
-
+# %% ../../nbs/workshop/sweep.ipynb #1ccb6e20
 def _open_folder(out: str | Path | None, asked: dict | None, resume: bool) -> Path:
     "Find or make the folder of a sweep."
     if out is None:
@@ -184,7 +184,7 @@ def _open_folder(out: str | Path | None, asked: dict | None, resume: bool) -> Pa
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
-
+# %% ../../nbs/workshop/sweep.ipynb #4cc2b56e
 def _plan_in(folder: Path, asked: dict | None) -> dict:
     "Return the plan of the sweep in a folder, which must be the one asked for; write it if there is none."
     if not (folder / PLAN).exists():

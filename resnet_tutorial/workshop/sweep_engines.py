@@ -21,7 +21,7 @@ def one_by_one(tasks: Iterable[Task]) -> Iterator[dict]:
     "Do the tasks in this process, one after another."
     yield from map(perform, tasks)
 
-
+# %% ../../nbs/workshop/sweep_engines.ipynb #e1843451
 def over_cores(tasks: Iterable[Task], jobs: int, say: Callable[[str], object] = print) -> Iterator[dict]:
     "Do the tasks in several processes on this machine; ChildProcessError if they keep being killed."
     from joblib import Parallel, delayed, parallel_config
@@ -45,10 +45,14 @@ def over_cores(tasks: Iterable[Task], jobs: int, say: Callable[[str], object] = 
 
 # %% ../../nbs/workshop/sweep_engines.ipynb #d6075485
 RESOURCE = "training"  # what a worker with several threads must have one of
+
+
 PATIENCE = 60  # seconds to wait for a scheduler and for its first worker
+
+
 RETRIES = 2  # of a run that fails with an error of the file system
 
-
+# %% ../../nbs/workshop/sweep_engines.ipynb #f235fecf
 def open_client(scheduler: str, say: Callable[[str], object] = print, patience: float = PATIENCE):  # a distributed.Client
     "Connect to a scheduler, given by its address or its file, and wait for a worker; ConnectionError if there is none."
     try:
@@ -70,7 +74,7 @@ def open_client(scheduler: str, say: Callable[[str], object] = print, patience: 
             raise ConnectionError(f"the scheduler at {scheduler} has no workers: start some with `dask worker {scheduler} --nthreads 1`") from None
     return client
 
-
+# %% ../../nbs/workshop/sweep_engines.ipynb #0ff677e3
 def workers_of(client) -> dict[str, dict]:  # address -> what the scheduler knows
     "List the workers of a cluster."
     return client.scheduler_info(n_workers=-1)["workers"]
@@ -115,7 +119,7 @@ def _submit(client, task: Task, needs: dict, workers: list[str] | None = None):
     key = f"{task.name}-{uuid.uuid4().hex[:8]}"
     return client.submit(perform, task, (OSError, MemoryError), key=key, resources=needs, retries=RETRIES, pure=False, **options)
 
-
+# %% ../../nbs/workshop/sweep_engines.ipynb #145e0ee9
 def _submitted(client, tasks: list[Task], needs: dict) -> Iterator[dict]:
     "Submit the tasks and yield their results; cancel the rest when the caller stops."
     from distributed import as_completed
@@ -138,7 +142,7 @@ def _submitted(client, tasks: list[Task], needs: dict) -> Iterator[dict]:
         if client.status == "running":
             client.cancel([future for future, _, _ in waiting.values()])
 
-
+# %% ../../nbs/workshop/sweep_engines.ipynb #3c4b835f
 def _result_of(client, future, task: Task) -> dict:
     "Return what a task has returned, or describe its error; ConnectionError if the client has lost it."
     if future.status == "finished":

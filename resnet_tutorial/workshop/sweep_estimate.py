@@ -11,8 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
+from ..engine.name_tables import read_names_csv
 from ..engine.yaml_text import parse_yaml
 from .report_page import duration
 from .sweep_points import swept_keys
@@ -35,14 +34,14 @@ def measured_times(folders: Iterable[str | Path]) -> list[Measured]:
         home = file.parent
         try:
             values = dict(parse_yaml((home / "recipe.yaml").read_text(encoding="utf-8"), home)[1])
-            seconds, history = pd.read_csv(file).seconds, pd.read_csv(home / "history.csv")
+            seconds, history = read_names_csv(file).seconds, read_names_csv(home / "history.csv")
             images = history.step.iloc[-1] * values["batch_size"] * values.get("accumulate", 1)
             found.append(Measured(values, seconds.mean(), seconds.sum() / images, str(home)))
         except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):  # a run that has just begun, or is damaged
             continue
     return found
 
-
+# %% ../../nbs/workshop/sweep_estimate.ipynb #f3e19798
 def _same(measured: Measured, values: dict, keys: tuple[str, ...]) -> bool:
     "Whether a measured training has the same values."
     return all(measured.values.get(key) == values.get(key) for key in keys)

@@ -17,6 +17,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ..engine.name_tables import read_names_csv
 from ..engine.names import label_text
 from .chapter_page import write_html
 from .report_page import page_templates
@@ -36,12 +37,12 @@ def read_histories(folder: Path, names: list[str]) -> dict[str, pd.DataFrame]:  
     found = {}
     for name in names:
         try:
-            found[name] = pd.read_csv(folder / "runs" / name / "history.csv")
+            found[name] = read_names_csv(folder / "runs" / name / "history.csv")
         except (OSError, ValueError):  # not begun, or just being replaced
             continue
     return {name: history for name, history in found.items() if {"epoch", "val_accuracy", "val_loss"} <= set(history)}
 
-
+# %% ../../nbs/workshop/sweep_page.ipynb #cb62e9ef
 def draw_curves(histories: dict[str, pd.DataFrame]) -> Figure:
     "Draw validation accuracy and loss of all runs over one another; the first is the best."
     figure = Figure(figsize=(11, 3.6), dpi=110, layout="constrained")
@@ -50,7 +51,7 @@ def draw_curves(histories: dict[str, pd.DataFrame]) -> Figure:
             color = colormaps["viridis_r"](0.1 + 0.9 * place / max(1, len(histories) - 1))
             axis.plot(history.epoch, history[column], color="#d1495b" if place == 0 else color, linewidth=2.2 if place == 0 else 0.8,
                       alpha=1 if place == 0 else max(0.25, min(1, 20 / len(histories))), marker="o" if len(history) == 1 else None, markersize=3)
-        axis.set(xlabel="epoch", title=title)
+        axis.set(xlabel="epoch", title=label_text(title))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.spines[["top", "right"]].set_visible(False)
     return figure
@@ -67,7 +68,7 @@ def _positions(values: pd.Series) -> tuple[list[float], list[str] | None, bool]:
     words = list(dict.fromkeys(map(str, values)))
     return [words.index(str(value)) for value in values], words, False
 
-
+# %% ../../nbs/workshop/sweep_page.ipynb #98ccd038
 def _draw_key(axis, table: pd.DataFrame, key: str, score: str) -> None:
     "Draw the scores against one key."
     places, words, logarithmic = _positions(table[key])
@@ -83,7 +84,7 @@ def _draw_key(axis, table: pd.DataFrame, key: str, score: str) -> None:
     axis.set(xlabel=label_text(key), ylabel=label_text(score))
     axis.spines[["top", "right"]].set_visible(False)
 
-
+# %% ../../nbs/workshop/sweep_page.ipynb #eede1350
 def draw_keys(table: pd.DataFrame, keys: list[str], score: str) -> Figure:
     "Draw small plots, one per key, of the score against the key's values."
     columns = min(4, len(keys))
@@ -120,7 +121,7 @@ def write_sweep_page(folder: Path, plan: dict, table: pd.DataFrame, ended: bool 
     write_html(page, folder / "index.html")
     return folder / "index.html"
 
-
+# %% ../../nbs/workshop/sweep_page.ipynb #a5726211
 def _rows(table: pd.DataFrame, keys: list[str], score: str) -> list[dict]:
     "Return the table's rows for the template; what is unknown is None."
     known = lambda row, name: row[name] if name in row and pd.notna(row[name]) else None  # noqa: E731

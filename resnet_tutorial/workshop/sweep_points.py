@@ -87,7 +87,7 @@ def list_points(
             raise ValueError(f"two runs have the same values: {point}")
     return points
 
-
+# %% ../../nbs/workshop/sweep_points.ipynb #6181279b
 def swept_keys(points: list[dict]) -> list[str]:
     "Return the keys whose value is not the same in all points, in the order of their first occurrence."
     keys = dict.fromkeys(key for point in points for key in point)

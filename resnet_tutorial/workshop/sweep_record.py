@@ -47,7 +47,7 @@ def read_plan(folder: str | Path) -> dict:
         raise ValueError(f"{folder} holds no sweep ({PLAN}: {error}): expected a folder that `resnet-tutorial sweep` has written") from None
     return plan
 
-
+# %% ../../nbs/workshop/sweep_record.ipynb #f30235a4
 @contextlib.contextmanager
 def claim(folder: Path) -> Iterator[None]:
     "Claim a folder for one sweep, until the context is left or the process ends; ValueError if another process has it."
@@ -112,7 +112,7 @@ def sweep_table(folder: Path, plan: dict, results: dict[str, dict] | None = None
     table = pd.DataFrame(rows)
     return table[[*(name for name in table if name != "error"), "error"]]
 
-
+# %% ../../nbs/workshop/sweep_record.ipynb #a090cd36
 def write_table(folder: Path, table: pd.DataFrame) -> None:
     "Write runs.csv."
     write_names_csv(table, folder / "runs.csv")

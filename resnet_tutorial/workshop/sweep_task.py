@@ -71,7 +71,7 @@ def _check_data(recipe) -> None:
         raise FileNotFoundError(f"{where}, and this worker shares no disk with the sweep: data set {recipe.dataset!r} must exist under the same "
                                 "path on every worker; name the folder with --data-root")
 
-
+# %% ../../nbs/workshop/sweep_task.ipynb #9d64f9f2
 def _packed(folder: Path) -> dict[str, bytes]:
     "Read the files of a run, except what only an unfinished training needs, and remove the folder."
     files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
@@ -92,7 +92,7 @@ def _settings(threads: int) -> Iterator[None]:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
-
+# %% ../../nbs/workshop/sweep_task.ipynb #502afb4d
 def _train(task: Task, place: Path, shared: bool) -> dict:  # scores
     "Train and evaluate the recipe of a task."
     import torch

@@ -87,7 +87,7 @@ def test_a_run_with_a_rate_that_does_not_end_goes_on_to_the_bits_of_one_that_was
             whole = fit(short_recipe(folder, **{**changes, **whole_length}, out_dir=f"{folder}/whole"), say=hushed)
             assert hashes(longer.folder) == hashes(whole.folder), kind
             assert {path: path.read_bytes() for path in Path(short.folder).rglob("*") if path.is_file()} == before
-            machine = json.loads((longer.folder / "environment.json").read_text())
+            machine = json.loads((longer.folder / "environment.json").read_text(encoding="utf-8"))
             assert machine["extended"] == [{"from": "tiny", "after": short.recipe.budget, "unit": short.recipe.unit, "by": more, "learning_rate": machine["extended"][0]["learning_rate"]}]
             assert extend(short.folder, more, say=said.append).folder == longer.folder and "is finished" in said[-1]
 

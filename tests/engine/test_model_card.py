@@ -36,7 +36,7 @@ def test_every_number_of_a_card_is_that_of_the_run_s_files_and_an_evaluation_wri
         assert text == model_card(run)
         lines = {cells[0].strip(): [cell.strip() for cell in cells[1:]] for line in text.splitlines() if line.startswith("| ") for cells in [line.strip("| ").split("|")]}
         low, high = 100 * scores["accuracy_low"], 100 * scores["accuracy_high"]
-        kept = json.loads((run.folder / "report" / "scores.json").read_text())
+        kept = json.loads((run.folder / "report" / "scores.json").read_text(encoding="utf-8"))
         assert f"{100 * kept['accuracy']:.1f} % ({low:.1f} to {high:.1f})" in text and f"{kept['log_loss']:.3f}" in text and f"{kept['roc_auc']:.3f}" in text
         answers = read_names_csv(run.folder / "predictions.csv")
         for name, found in kept["per_class"].items():
@@ -46,7 +46,7 @@ def test_every_number_of_a_card_is_that_of_the_run_s_files_and_an_evaluation_wri
             counts = [str(((answers.true == name) & (answers.predicted == other)).sum()) for other in run.class_names]
             assert f"| {name} | {' | '.join(counts)} |" in text
         assert lines["parameters"] == [f"{sum(p.numel() for p in run.model.parameters()):,}"] and lines["epochs"] == ["2"]
-        machine = json.loads((run.folder / "environment.json").read_text())
+        machine = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
         assert lines["SHA-256 of the manifest"] == [machine["data_sha256"]] and lines["images"] == ["60"] and "| test | 10 | 10 |" in text
         assert lines["epoch of the best weights"] == [f"{run.history.val_loss.idxmin() + 1}, chosen by val_loss"]
         assert "Not for decisions about people" in text and "diagnosis" not in text and "Not scored; the data set knows" in text
@@ -54,7 +54,7 @@ def test_every_number_of_a_card_is_that_of_the_run_s_files_and_an_evaluation_wri
         assert (run.folder / "model_card.md").read_text(encoding="utf-8") == text  # an evaluation of other weights leaves it
         assert "| test | last | 20 |" in model_card(run)
         evaluate(run, "val")
-        (run.folder / "environment.json").write_text("{}")
+        (run.folder / "environment.json").write_text("{}", encoding="utf-8")
         with pytest.warns(DamageWarning, match="model_card.md was not written: .*environment.json is damaged"):
             evaluate(run)
         assert "| val | best | 16 |" in (run.folder / "model_card.md").read_text(encoding="utf-8")

@@ -81,7 +81,7 @@ def test_unknown_names_files_that_do_not_fit_and_a_missing_network_connection_ar
         save_file({key: value for key, value in state.items() if not key.startswith(("fc", "layer4.1.conv2"))}, f"{folder}/part.safetensors")
         with pytest.raises(ValueError, match="part.safetensors lacks 3 tensors of the network, such as layer4.1.conv2.weight.* would be random"):
             named_model("resnet18", f"{folder}/part.safetensors")
-        Path(f"{folder}/text.pth").write_text("hello")
+        Path(f"{folder}/text.pth").write_text("hello", encoding="utf-8")
         with pytest.raises(ValueError, match="text.pth"):
             named_model("resnet18", f"{folder}/text.pth")
 

@@ -125,7 +125,7 @@ def test_no_code_of_the_library_draws_text_without_label_text_except_for_the_lis
         ("answer_gallery", "f\"no {('right' if right else 'wrong')} answer\""): "our own words", ("draw_panel", "name"): "our own words",
         ("plot_confusion", "drawn"): "passed through label_text a line above",
         ("finish", "label"): "our own words", ("accuracy_figure", "label"): "our own words", ("depth_figure", "label"): "our own words",
-        ("unet_figure", "label"): "our own words",
+        ("unet_figure", "label"): "our own words", ("plot", "f'suggestion: {self.suggestion:.2g}'"): "a learning rate",
     }
     root = Path(resnet_tutorial.__file__).resolve().parent.parent
     library = [*root.glob("resnet_tutorial/**/*.py"), *root.glob("data_prep/*.py")]

@@ -234,10 +234,3 @@ def test_importing_the_package_does_not_import_torch():
     code = "import sys, resnet_tutorial; assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code])
     assert done.returncode == 0
-
-# %% ../../nbs/engine/runtime.ipynb #e73a28be
-def test_a_progress_bar_yields_the_items_unchanged_and_is_silent_if_tqdm_disable_is_set():
-    code = "from resnet_tutorial.engine.runtime import progress; print(list(progress([1, 2], 'waiting')))"
-    quiet = {**os.environ, "TQDM_DISABLE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=quiet, encoding="utf-8")
-    assert (done.stdout, done.stderr) == ("[1, 2]\n", "")

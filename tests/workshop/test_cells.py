@@ -50,7 +50,7 @@ def test_each_mistake_in_a_cell_is_refused_with_the_notebook_and_the_cell_and_th
         "#| export\n#| needs timm\nx = 1": "`#| needs` is for `#| test` cells",
         "#| claim a\n#| cuda\nassert True": "`#| cuda` is for `#| test` cells",
         "#| test a\n#| cuda two\nassert True": "takes the number of devices or no argument; got 'two'",
-        "#| test a\n#| needs\nassert True": "takes one or more of captum,",
+        "#| test a\n#| needs\nassert True": "takes one or more of build, captum,",
         "#| test a\n#| needs tim\nassert True": "got 'tim'",
         "#| test a\n#| need timm\nassert True": "unknown directive 'need'",
         "#| export\ndef broken(:\n    pass": "line 2 of the cell",

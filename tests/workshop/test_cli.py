@@ -177,7 +177,7 @@ def test_predict_and_explain_take_patterns_and_archives_write_json_and_refuse_a_
             code, log, error = command(root, name, str(run), "deep/0", "--out", "none", "--strict")
             assert code == 2 and "1 of 2 files are not readable images" in error and not (root / "none").exists(), error
             assert command(root, name, str(run), "deep/0", "--out", "loose", "--format", "json")[0] == 1
-            assert json.loads((root / "loose" / f"{stem}.json").read_text())["skipped"][0]["path"] == "deep/0/b.png"
+            assert json.loads((root / "loose" / f"{stem}.json").read_text(encoding="utf-8"))["skipped"][0]["path"] == "deep/0/b.png"
             code, log, error = command(root, name, str(run), "https://example.org/a.png", "--out", "none")
             assert code == 2 and "is an address" in error and not (root / "none").exists(), error
             assert "expected csv or json" in command(root, name, str(run), "deep/0", "--format", "xml", "--out", "none")[2]
@@ -292,7 +292,7 @@ def test_the_help_lists_the_subcommands_and_imports_neither_torch_nor_nbdev():
 
 # %% ../../nbs/workshop/cli.ipynb #02dbc53b
 def test_a_shell_completes_subcommands_and_options():
-    for line, expected in (("resnet-tutorial ex", {"execute", "explain"}), ("resnet-tutorial docs --l", {"--links"})):
+    for line, expected in (("resnet-tutorial ex", {"execute", "explain", "explore", "export"}), ("resnet-tutorial docs --l", {"--links"})):
         words = {"_RESNET_TUTORIAL_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
         code = f"import os, sys; os.environ.update({words!r}); sys.argv = ['resnet-tutorial']\nfrom resnet_tutorial.workshop.cli import main\nmain()"
         assert set(python(code).stdout.split()) == expected, line

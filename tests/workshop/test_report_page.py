@@ -44,7 +44,7 @@ def test_the_page_links_to_the_explorer_that_the_tour_has_left_and_to_none_other
 # %% ../../nbs/workshop/report_page.ipynb #d003680f
 def test_every_template_that_the_page_needs_can_be_read_and_compiled():
     names = report_page.page_templates().list_templates()
-    assert names == ["card.html.j2", "chapter.html.j2", "report.css", "report.html.j2", "report.js", "set_up_cell.py.j2"]
+    assert names == ["card.html.j2", "chapter.html.j2", "report.css", "report.html.j2", "report.js", "set_up_cell.py.j2", "sweep.html.j2"]
     for name in sorted({*names} - {"chapter.html.j2"}):  # that one is a template for nbconvert
         report_page.page_templates().get_template(name)
 
