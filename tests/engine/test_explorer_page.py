@@ -119,7 +119,7 @@ def test_mistakes_are_clear_errors_and_leave_no_file():
                 call()
         patch.setattr(explorer_page, "LIMIT", 30_000)
         with pytest.raises(ValueError, match=r"the page would take 0\.. MB, and 0\.03 MB are allowed \(images 0\.. MB.*smaller count, fewer methods, classes or runs, or fewer layers"):
-            write_explorer(run, file)
+            explorer_page.write_explorer(run, file)  # of the module that was changed
         assert not file.exists()
         file.write_text("<p>my own page</p>", encoding="utf-8")
         with pytest.raises(FileExistsError, match="page.html exists and is no explorer page; move it away"):
