@@ -78,5 +78,5 @@ def main(arguments: list[str]) -> None:
         print(f"{name:10} {seconds:6.1f} s")
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and Path(sys.argv[0]).stem == "wheel":  # not in the notebook, which is a main module, too
     main(sys.argv[1:])
