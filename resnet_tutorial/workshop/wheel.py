@@ -14,8 +14,6 @@ import time
 import venv
 from pathlib import Path
 
-from ..engine.files import write_text
-
 # %% ../../nbs/workshop/wheel.ipynb #bc3489c7
 def run_outside(python: Path, folder: Path, *words: str) -> str:  # what it printed
     "Run a Python command in a folder, with no path to a checkout; RuntimeError with everything it printed if it fails."
@@ -38,7 +36,7 @@ def install_wheel(
         run_outside(python, folder, "-m", "pip", "install", "--quiet", str(wheel.resolve()))
         return python
     place = Path(run_outside(python, folder, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
-    write_text(place / "borrowed.pth", sysconfig.get_path("purelib") + "\n")
+    (place / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     run_outside(Path(sys.executable), folder, "-m", "pip", f"--python={python}", "install", "--quiet", "--no-deps", "--no-index", str(wheel.resolve()))
     return python
 

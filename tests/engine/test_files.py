@@ -502,6 +502,7 @@ ALLOWED = {  # (file, function) -> why it is allowed
     ("resnet_tutorial/workshop/as_reader.py", "read_all"): "a copy of the repository, into a private folder",
     ("resnet_tutorial/workshop/cli.py", "_save_told"): "a method of ours, which writes safely",
     ("nbs/engine/checksums.ipynb", ""): PRIVATE,
+    ("resnet_tutorial/workshop/wheel.py", "install_wheel"): "into a new environment; this program runs where the library is not installed",
     ("nbs/engine/rare_classes.ipynb", "thinned"): "a folder that is renamed when complete",
     ("nbs/01_dataset_making.ipynb", ""): PRIVATE,
     ("nbs/01_dataset_making.ipynb", "try_to_read"): PRIVATE,

@@ -30,7 +30,7 @@ def test_a_command_that_fails_outside_shows_what_it_printed():
 def test_packages_of_a_checkout_are_not_taken_for_those_of_a_wheel():
     with patch.object(wheel, "run_outside", lambda *_: "/repo/resnet_tutorial/__init__.py /repo/data_prep/__init__.py\n"):
         with pytest.raises(RuntimeError, match="the packages come from /repo/.*, not from the wheel"):
-            try_wheel(Path("python"), Path("folder"))
+            wheel.try_wheel(Path("python"), Path("folder"))
 
 # %% ../../nbs/workshop/wheel.ipynb #9c9e1bad
 @pytest.mark.slow
