@@ -195,16 +195,6 @@ def test_several_notebooks_at_once_give_the_summary_and_the_outputs_of_one_after
         copies = [[texts_of(root / out / f"{name}.ipynb") for name in found[0]["planned"]] for out in ("out1", "out3")]
         assert copies[0] == copies[1] and copies[0][0][0].startswith(str(root / "nbs"))
 
-# %% ../../nbs/workshop/execution.ipynb #717b6831
-def test_outputs_that_are_kept_do_not_depend_on_how_many_notebooks_are_executed_at_once():
-    kept = []
-    for jobs in (1, 2):
-        with mini_repo({"00_a": ["import os\nprint(os.environ['OMP_NUM_THREADS'])", PLOT_CELL], "01_b": ["2"]}) as root, pytest.MonkeyPatch.context() as patch:
-            patch.delenv("OMP_NUM_THREADS", raising=False)
-            assert execute_notebooks([], out=root / "out", root=root, say=str, jobs=jobs, keep=True)["threads"] == 1
-            kept.append([(root / "nbs" / f"{name}.ipynb").read_bytes() for name in ("00_a", "01_b")])
-    assert kept[0] == kept[1]
-
 # %% ../../nbs/workshop/execution.ipynb #e7373e41
 def test_a_signal_ends_all_kernels_of_several_notebooks_at_once_and_the_rest_can_be_resumed():
     sleeper = "import os, time\nwith open('pid_{}', 'w') as file:\n    _ = file.write(str(os.getpid()))\ntime.sleep(0 if os.path.exists('go') else 600)"
@@ -264,6 +254,16 @@ def test_the_page_opens_once_and_when_the_first_notebook_is_done_and_where_there
         patch.setattr(webbrowser, "get", lambda: webbrowser.GenericBrowser("lynx"))
         execute_notebooks(["0"], out=root / "other", root=root, say=lines.append, open_page=True)
         assert f"there is no browser to open the page in; it is {root / 'other' / 'index.html'}" in lines
+
+# %% ../../nbs/workshop/execution.ipynb #717b6831
+def test_outputs_that_are_kept_do_not_depend_on_how_many_notebooks_are_executed_at_once():
+    kept = []
+    for jobs in (1, 2):
+        with mini_repo({"00_a": ["import os\nprint(os.environ['OMP_NUM_THREADS'])", PLOT_CELL], "01_b": ["2"]}) as root, pytest.MonkeyPatch.context() as patch:
+            patch.delenv("OMP_NUM_THREADS", raising=False)
+            assert execute_notebooks([], out=root / "out", root=root, say=str, jobs=jobs, keep=True)["threads"] == 1
+            kept.append([(root / "nbs" / f"{name}.ipynb").read_bytes() for name in ("00_a", "01_b")])
+    assert kept[0] == kept[1]
 
 # %% ../../nbs/workshop/execution.ipynb #6f1f7cc3
 def test_saving_the_outputs_writes_outputs_only_and_the_same_ones_every_time():
