@@ -18,16 +18,16 @@ def test_as_many_jobs_are_executed_at_once_as_cores_and_free_memory_allow_and_th
         patch.setattr(capacity, "free_memory", lambda: 12 * 10**9)
         patch.delenv("OMP_NUM_THREADS", raising=False)
         patch.setattr(capacity, "has_nvidia_card", lambda: True)
-        assert [jobs_at_once(20), jobs_at_once(20, 3)] == [1, 3]
+        assert [capacity.jobs_at_once(20), capacity.jobs_at_once(20, 3)] == [1, 3]
         patch.setattr(capacity, "has_nvidia_card", lambda: False)
-        assert [jobs_at_once(20), jobs_at_once(3), jobs_at_once(20, 7), jobs_at_once(3, 7)] == [4, 3, 7, 3]
+        assert [capacity.jobs_at_once(20), capacity.jobs_at_once(3), capacity.jobs_at_once(20, 7), capacity.jobs_at_once(3, 7)] == [4, 3, 7, 3]
         patch.setattr(capacity, "free_memory", lambda: 0)
-        assert jobs_at_once(20) == 1
+        assert capacity.jobs_at_once(20) == 1
         assert [threads_each(1), threads_each(4), threads_each(5), threads_each(99)] == [0, 4, 3, 1]
         patch.setenv("OMP_NUM_THREADS", "2")
         assert threads_each(4) == 0
         with pytest.raises(ValueError, match="--jobs 0: expected at least 1"):
-            jobs_at_once(20, 0)
+            capacity.jobs_at_once(20, 0)
     assert thread_environment(3)["OMP_NUM_THREADS"] == "3" and thread_environment(0) == {}
 
 # %% ../../nbs/workshop/capacity.ipynb #a56cfe9d
