@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from resnet_tutorial.workshop import capacity
-from resnet_tutorial.workshop.capacity import container_memory, free_memory, jobs_at_once, known_seconds, starting_order, thread_environment, threads_each
+from resnet_tutorial.workshop.capacity import container_memory, free_memory, known_seconds, starting_order, thread_environment, threads_each
 
 # %% ../../nbs/workshop/capacity.ipynb #3f64ee18
 def test_as_many_jobs_are_executed_at_once_as_cores_and_free_memory_allow_and_the_cores_are_divided():
